@@ -1,0 +1,298 @@
+"""`goalcover assess`: phase 2 at the command line, from files to a run folder that can be continued."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..judges import Batch, Judge
+    from ..scales import Scale
+    from ..store import Run
+    from ..terms import Goal, Refusal, Sample
+
+_REFUSALS_SHOWN = 10
+
+
+@click.command("assess", short_help="Judge every sample against every subgoal of a goal.")
+@click.argument("goal")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--run", "run_folder", required=True, type=click.Path(path_type=Path), help="The run folder, new or to be continued.")
+@click.option("--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given.")
+@click.option("--limit", type=click.IntRange(1), help="Judge only this many rows, drawn by --seed; smaller limits are parts of larger ones.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Fixes which rows a limit draws, and their order.")
+@click.option("--explain", type=click.Choice(["low", "all", "none"]), default="low", show_default=True, help="Explain scores: of low rows of likely gaps, all, or none.")
+@click.option("--order", type=click.Choice(["score-first", "reason-first"]), help="Score before or after the explanation; the card's choice if not given.")
+@click.option("--decode", type=click.Choice(["choice", "grammar"]), default="choice", show_default=True, help="Read the anchors' probabilities, or also decode each whole answer.")
+@click.option("--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement; the card's choice if not given.")
+@click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap; the goal's if not given.")
+@click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long.")
+@click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed.")
+@click.option("--devices", default="", help="Comma-separated devices, a process each, such as cuda:0,cuda:1. One is found if not given.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads for the judge.")
+@click.option("--input-column", help="Column(s) that make the input, comma-separated.")
+@click.option("--output-column", help="Column(s) that make the output, comma-separated.")
+@click.option("--template", help="The input made from columns, such as '{title}: {body}'.")
+@click.option("--id-column", help="Column that names a row.")
+@click.option("--format", "file_format", help="The data's format, where the file's name does not tell.")
+@click.option("--split", help="Which split of a datasets folder.")
+@click.option("--dry-run", is_flag=True, help="Count tokens, measure the rate, tell how long it would take; judge and store nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the coverage as JSON at the end.")
+@click.pass_context
+def command(ctx: click.Context, **options: Any) -> None:
+    """Judge the rows of DATA against the subgoals of GOAL (a goal.toml, or the name of one that ships with the tool).
+
+    Stopped at any moment, the same command goes on where it was; nothing stored is judged again.
+
+    \b
+    Example:
+      goalcover assess heart-clinic data.jsonl --run runs/first
+      goalcover assess goal.toml ori_pqal.json --input-column QUESTION --output-column LONG_ANSWER \\
+          --limit 100 --run runs/pubmedqa
+    """
+    from ..cards import DEFAULT_CARD, load_card
+    from ..goals import find_goal, read_goal
+    from ..weights import verify
+
+    goal = read_goal(find_goal(options["goal"]))
+    card = load_card(options["card_name"] or DEFAULT_CARD)
+    verify(card)
+    layout, digest = _recognised(options)
+    if options["dry_run"]:
+        _dry_run(goal, _judge(card, options), layout, options)
+        return
+    from ..store import Run
+
+    with Run.open(options["run_folder"], write=True, create=True) as run:
+        _take_in(run, goal, layout, digest, options["data"])
+        judge = _judge(card, options)
+        try:
+            finished = _assess(run, goal, judge, card.value, options)
+        finally:
+            judge.engine.close()
+        _conclude(ctx, run, finished, options)
+
+
+def _judge(card: Any, options: Mapping[str, Any]) -> Judge:
+    from ..judges import open_judge
+
+    devices = [device.strip() for device in options["devices"].split(",") if device.strip()]
+    click.echo(f"Loading the judge {card.name}.", err=True)
+    return open_judge(
+        card, order=options["order"], decode=options["decode"], devices=devices, threads=options["threads"]
+    )
+
+
+def _recognised(options: Mapping[str, Any]) -> tuple[Any, str]:
+    """How the data are read, and the digest of the data and of how they are read."""
+    from ..formats import content_digest
+    from ..readers import recognise
+    from ..terms import digest_of
+
+    names = ("input_column", "output_column", "template", "id_column", "split")
+    layout = recognise(options["data"], format=options["file_format"], **{name: options[name] for name in names})
+    click.echo(layout.describe(), err=True)
+    return layout, digest_of([content_digest(options["data"]), repr(layout)])
+
+
+def _take_in(run: Run, goal: Goal, layout: Any, digest: str, data: Path) -> None:
+    from ..errors import DataError
+    from ..readers import read
+    from ..scales import reference_subgoals
+
+    counts = run.put_rows(_some_usable(read(data, layout), data), digest)
+    n_refused = counts.refusals
+    click.echo(
+        f"{counts.rows + n_refused} rows in, {counts.rows} used ({counts.samples} different), {n_refused} refused.", err=True
+    )
+    if not counts.rows:
+        raise DataError(f"No row of {data.name} can be used.", "See the reasons above.")
+    _tell_refusals(run.refusals())
+    run.put_goal(goal)
+    run.put_subgoals(reference_subgoals())
+
+
+def _some_usable(rows: Iterator[Sample | Refusal], data: Path) -> Iterator[Sample | Refusal]:
+    """The rows as they come; raises DataError after the last if none could be used, so that nothing is stored."""
+    from ..errors import DataError
+    from ..terms import Refusal
+
+    refused: list[Refusal] = []
+    n_used = 0
+    for row in rows:
+        if isinstance(row, Refusal):
+            refused.append(row)
+        else:
+            n_used += 1
+        yield row
+    if not n_used:
+        _tell_refusals(refused)
+        raise DataError(f"No row of {data.name} can be used.", "The reasons are above; mend the file, or name its columns.")
+
+
+def _tell_refusals(refusals: Sequence[Refusal]) -> None:
+    for refusal in refusals[:_REFUSALS_SHOWN]:
+        click.echo(f"  refused {refusal.source}:{refusal.line}: {refusal.reason}", err=True)
+    if len(refusals) > _REFUSALS_SHOWN:
+        click.echo(f"  and {len(refusals) - _REFUSALS_SHOWN} more; they are stored with the run.", err=True)
+
+
+def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mapping[str, Any]) -> bool:
+    """Whether the assessment is finished, and not stopped by --max-hours."""
+    from ..phases.assess import assess
+    from ..scales import reference_subgoals
+    from .progress import progress
+    from .results import STARTED
+
+    ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
+    digest = run.put_judge(dict(judge.identity))
+    run.put_scale(digest, _scale(judge).record())
+    details = {
+        "judge": digest,
+        "goal": goal.digest,
+        "data": run.data_digest(),
+        "seed": options["seed"],
+        "limit": options["limit"] or 0,
+        "value": options["value"] or card_value,
+        "tau": goal.tau if options["tau"] is None else options["tau"],
+    }
+    run.event(STARTED, details, "goalcover assess")
+    plan = run.permutation(options["seed"], options["limit"])
+    asked = [*goal.subgoals, *reference_subgoals()]
+    missing = run.missing(digest, [s.digest for s in asked], plan, retry_failed=options["retry_failed"])
+    n_own = len(goal.subgoals)
+    n_there = int((~missing[:, :n_own]).sum())
+    if n_there:
+        click.echo(f"{n_there} of {len(plan) * n_own} pairs are stored already.", err=True)
+    own = {subgoal.digest for subgoal in goal.subgoals}
+    batches = assess(judge, missing, lambda rows: run.samples(plan[rows]), asked, run.asking)
+    finished, n_disagree = True, 0
+    with progress("Judging", int(missing[:, :n_own].sum()), "pairs") as bar:
+        for batch in batches:
+            _store(run, digest, batch)
+            n_disagree += batch.n_disagree
+            ours = [j for j in batch.judgements if j.subgoal in own]
+            bar.advance(len(ours), sum(j.failure is not None for j in ours))
+            if time.monotonic() > ends:
+                finished = not run.missing(digest, [s.digest for s in asked], plan).any()
+                break
+    if judge.decode == "grammar" or judge.order == "reason-first":
+        click.echo(f"Decoded anchor and most probable anchor disagree in {n_disagree} answers.", err=True)
+    if finished and options["explain"] != "none":
+        finished = _explain(run, judge, options, ends)
+    return finished
+
+
+def _store(run: Run, judge: str, batch: Batch) -> None:
+    run.append(judge, batch.judgements, batch.explanations, batch.truncations.items())
+    run.count("device_seconds", batch.seconds)
+    run.count("n_tokens", batch.n_tokens)
+
+
+def _scale(judge: Judge) -> Scale:
+    """The judge's scale: the one fitted before under its digest, or one fitted now, in a minute or less."""
+    from ..phases.calibrate import judge_references, n_reference_samples, scale_from
+    from ..scales import find_scale, keep_scale
+    from .progress import progress
+
+    kept = find_scale(judge.digest)
+    if kept:
+        return kept
+    with progress("Fitting the judge's scale (once)", n_reference_samples(), "reference samples") as bar:
+        batches = []
+        for n_samples, batch in judge_references(judge):
+            batches.append(batch)
+            bar.advance(n_samples)
+    scale = scale_from(batches)
+    keep_scale(judge.digest, scale)
+    return scale
+
+
+def _explain(run: Run, judge: Judge, options: Mapping[str, Any], ends: float) -> bool:
+    """Explains low rows of likely gaps, or all rows; whether it came to the end."""
+    import numpy as np
+
+    from ..phases.assess import EXPLAINED_PER_SUBGOAL, explain, low_rows
+    from .progress import progress
+    from .results import results
+
+    found = results(run, value=options["value"], tau=options["tau"])
+    samples = run.row_samples(found.positions)
+    scores = found.values["score"]
+    wanted: list[tuple[int, int]] = []
+    for column, covered in enumerate(found.coverage):
+        chosen = found.values[found.value][:, column]
+        if options["explain"] == "all":
+            rows = np.flatnonzero(~np.isnan(chosen))
+        elif covered.verdict == "gap":
+            rows = low_rows(chosen, most=EXPLAINED_PER_SUBGOAL, seed=options["seed"])
+        else:
+            continue
+        there = run.keys(e.sample for e in run.explanations(judge.digest, covered.subgoal.digest))
+        _, first = np.unique(samples[rows], return_index=True)
+        wanted += [(int(row), column) for row in rows[np.sort(first)] if samples[row] not in there]
+    with progress("Explaining", len(wanted), "scores") as bar:
+        for start in range(0, len(wanted), 64):
+            part = wanted[start : start + 64]
+            texts = run.samples(samples[[row for row, _ in part]])
+            scored = [
+                (sample, found.goal.subgoals[column], float(scores[row, column]))
+                for sample, (row, column) in zip(texts, part, strict=True)
+            ]
+            for batch in explain(judge, scored):
+                run.append_explanations(judge.digest, batch.explanations)
+                run.count("device_seconds", batch.seconds)
+                bar.advance(min(16, len(scored)))
+                if time.monotonic() > ends:
+                    return False
+    return True
+
+
+def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str, Any]) -> None:
+    """Prints the coverage and leaves with the code that fits: 3 with failures, 130 if there is more to do."""
+    import json
+
+    from .results import as_json, print_results, results
+
+    found = results(run, value=options["value"], tau=options["tau"])
+    n_failed = sum(covered.n_failed for covered in found.coverage)
+    details = {"finished": finished, "n_asked": run.n_asked(), "n_stored": run.n_stored(), "n_failed": n_failed}
+    event = run.event("assessment ended", details, "goalcover assess")
+    if options["as_json"]:
+        click.echo(json.dumps(as_json(run, found), indent=2, ensure_ascii=False))
+    else:
+        print_results(run, found)
+    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
+    if not finished:
+        click.echo("Stopped by --max-hours. The same command goes on from here.", err=True)
+        ctx.exit(130)
+    if n_failed:
+        click.echo(f"{n_failed} judgements failed: `goalcover show {run.folder} --failures`, then --retry-failed.", err=True)
+        ctx.exit(3)
+
+
+def _dry_run(goal: Goal, judge: Judge, layout: Any, options: Mapping[str, Any]) -> None:
+    """Exact token counts of everything that would be judged, the rate measured on a few samples, and the time to take."""
+    from ..readers import read
+    from ..scales import reference_subgoals
+    from ..store import drawn
+    from ..terms import Sample
+    from .progress import duration
+
+    rows = [row for row in read(options["data"], layout) if isinstance(row, Sample)]
+    chosen = {rows[i].digest: rows[i] for i in drawn(len(rows), options["seed"], options["limit"])}
+    samples = list(chosen.values())
+    asked = [*goal.subgoals, *reference_subgoals()]
+    sent, unique = judge.tokens(samples, asked)
+    batch = judge.judge([(sample, subgoal) for sample in samples[:4] for subgoal in asked])
+    rate = batch.n_tokens / batch.seconds
+    click.echo(f"rows to judge        {len(samples)} different samples x {len(goal.subgoals)} subgoals")
+    click.echo(f"reference subgoals   {len(asked) - len(goal.subgoals)} a sample")
+    click.echo(f"tokens as prompts    {sent}")
+    click.echo(f"tokens once shared   {unique}")
+    click.echo(f"measured rate        {rate:.0f} tokens a second")
+    click.echo(f"time, explanations apart   about {duration(unique / rate)}")

@@ -1,0 +1,93 @@
+"""The `goalcover` command: finds a subcommand, sets the air gap before it runs, and turns errors into plain words."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+
+import click
+
+from .. import __version__, offline
+from ..errors import GoalCoverError
+
+COMMANDS: Mapping[str, str] = {
+    "models": "List, fetch, add and verify the models that judge.",
+    "doctor": "Prove that a judge is ready: weights, grammar, sockets, memory, run folder.",
+    "assess": "Judge every sample against every subgoal of a goal.",
+    "show": "Print a run's coverage table.",
+    "export": "Write a run's judgements, one JSON object a line.",
+}
+"""Every command and its one line of help; a command's module has its name and is imported when it is called."""
+
+
+class _Commands(click.Group):
+    """A group whose commands are imported when they are called, so that `--help` answers at once."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"{__package__}.{cmd_name}"), "command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="goalcover")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error. It may contain sample text.")
+@click.pass_context
+def main(ctx: click.Context, debug: bool) -> None:
+    """Find the capabilities that fine-tuning data lacks, before training, without the data leaving this machine.
+
+    \b
+    Example:
+      goalcover models pull smollm2-135m-instruct
+      goalcover assess goal.toml data.jsonl --run runs/first
+      goalcover show runs/first
+
+    Exit codes: 0 done, 1 error, 2 usage, 3 finished with failed judgements, 130 interrupted and resumable.
+    """
+    ctx.obj = {"debug": debug}
+
+
+def run() -> None:
+    """Nothing; the executable's entry: runs the command and exits with its code."""
+    offline.switch_offline()
+    offline.shut()
+    debug = "--debug" in sys.argv
+    try:
+        code = main.main(standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("Interrupted. What was judged is stored: the same command goes on from there.", err=True)
+        sys.exit(130)
+    except GoalCoverError as error:
+        if debug:
+            raise
+        click.echo(f"Error: {error.problem}", err=True)
+        if error.mend:
+            click.echo(error.mend, err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if debug:
+            raise
+        # The message of an unforeseen error may quote a sample, so only its kind is told.
+        click.echo(f"Error: {type(error).__name__}, which was not foreseen.", err=True)
+        click.echo("Nothing stored is lost. Run `goalcover --debug …` for the traceback (it may show sample text).", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    run()

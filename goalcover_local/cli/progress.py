@@ -1,0 +1,86 @@
+"""Progress on stderr: a bar with rate and time left on a terminal, plain lines every half minute elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+_SECONDS_BETWEEN_LINES = 30.0
+
+
+class Progress:
+    """Counts steps of one piece of work and tells how it goes."""
+
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        self._what, self._total, self._unit = what, total, unit
+        self.done = 0
+        self.failed = 0
+        self._started = self._told = time.monotonic()
+
+    def advance(self, n: int, n_failed: int = 0) -> None:
+        """Nothing; n more steps are done, of which some failed."""
+        self.done += n
+        self.failed += n_failed
+        if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+            self._told = time.monotonic()
+            click.echo(self.line(), err=True)
+
+    def line(self) -> str:
+        """How it goes in one line: done of all, rate, time left, failures."""
+        seconds = max(1e-9, time.monotonic() - self._started)
+        rate = self.done / seconds
+        left = f", {duration((self._total - self.done) / rate)} left" if 0 < self.done < self._total else ""
+        failed = f", {self.failed} failed" if self.failed else ""
+        return f"{self._what}: {self.done} of {self._total} {self._unit}, {rate:.1f} a second{left}{failed}"
+
+
+class _Bar(Progress):
+    def __init__(self, what: str, total: int, unit: str) -> None:
+        super().__init__(what, total, unit)
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
+
+        self._bar = RichProgress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(unit + " {task.fields[rate]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task(what, total=total, rate="")
+
+    def advance(self, n: int, n_failed: int = 0) -> None:
+        self.done += n
+        self.failed += n_failed
+        rate = f"{self.done / max(1e-9, time.monotonic() - self._started):.1f}/s"
+        self._bar.update(self._task, advance=n, rate=rate + (f", {self.failed} failed" if self.failed else ""))
+
+
+@contextmanager
+def progress(what: str, total: int, unit: str) -> Iterator[Progress]:
+    """A context with a Progress to advance; its last line stays."""
+    if click.get_text_stream("stderr").isatty():
+        bar = _Bar(what, total, unit)
+        with bar._bar:
+            yield bar
+        click.echo(bar.line(), err=True)
+        return
+    lines = Progress(what, total, unit)
+    yield lines
+    click.echo(lines.line(), err=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: "45 s", "3 min 20 s", "2 h 05 min"."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

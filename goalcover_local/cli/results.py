@@ -1,0 +1,161 @@
+"""What a run's judgements amount to: read from the store, for `show`, for `assess` when it ends, and for `export`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..coverage import Rule, coverage, values
+from ..errors import StoreError
+from ..scales import Scale, reference_subgoals
+from ..store import Run
+from ..terms import Coverage, Goal, Value
+from .progress import duration
+from .table import print_table
+
+STARTED = "assessment started"
+
+
+@dataclass(frozen=True)
+class Results:
+    """A run's latest assessment: its settings, its values per row and subgoal, and the coverage they give."""
+
+    goal: Goal
+    judge: str
+    identity: Mapping[str, Any]
+    value: Value
+    rule: Rule
+    tau: float
+    positions: np.ndarray
+    values: Mapping[str, np.ndarray]
+    coverage: Sequence[Coverage]
+    n_truncated: int
+    agreement: float | None
+
+
+def settings(run: Run) -> Mapping[str, Any]:
+    """The settings of the run's latest assessment. Raises StoreError if nothing was assessed."""
+    for event in reversed(run.events()):
+        if event.kind == STARTED:
+            details: Mapping[str, Any] = json.loads(event.details)
+            return details
+    raise StoreError(f"Nothing was assessed in {run.folder}.", "Run `goalcover assess GOAL DATA --run DIR` first.")
+
+
+def results(run: Run, *, value: Value | None = None, tau: float | None = None, rule: Rule = "support") -> Results:
+    """The results of the run's latest assessment, over the rows it drew. Raises StoreError if there is none."""
+    told = settings(run)
+    goal, judge = run.goal(), str(told["judge"])
+    positions = run.draw(told["seed"], told["limit"] or None)
+    samples = run.row_samples(positions)
+    judged = run.probabilities(judge, [subgoal.digest for subgoal in goal.subgoals], samples)
+    reference = run.probabilities(judge, [subgoal.digest for subgoal in reference_subgoals()], samples)
+    record = run.scale(judge)
+    scale = Scale.from_record(record) if record else None
+    found = values(judged.probabilities, reference.probabilities, scale)
+    chosen: Value = value or told["value"]
+    if chosen not in found:
+        raise StoreError(
+            f"This run has no {chosen} values.", f"Choose one of {', '.join(sorted(found))} with --value, or assess again."
+        )
+    limit = goal.tau if tau is None else tau
+    return Results(
+        goal=goal,
+        judge=judge,
+        identity=run.judges()[judge],
+        value=chosen,
+        rule=rule,
+        tau=limit,
+        positions=positions,
+        values=found,
+        coverage=coverage(goal, found, judged.failed, value=chosen, tau=limit, rule=rule),
+        n_truncated=len(run.truncations(judge)),
+        agreement=scale.agreement if scale else None,
+    )
+
+
+def as_json(run: Run, found: Results) -> dict[str, Any]:
+    """The interface that `goalcover show --json` keeps (see docs/show.schema.json)."""
+    return {
+        "run": str(run.folder),
+        "judge": found.judge,
+        "value": found.value,
+        "n_samples": len(found.positions),
+        "n_asked": run.n_asked(),
+        "n_stored": run.n_stored(),
+        "device_seconds": round(run.counter("device_seconds"), 1),
+        "subgoals": [_subgoal_json(found, covered) for covered in found.coverage],
+    }
+
+
+def _subgoal_json(found: Results, covered: Coverage) -> dict[str, Any]:
+    chosen = covered.alignment[found.value]
+    return {
+        "id": covered.subgoal.id,
+        "name": covered.subgoal.name,
+        "alignment": {name: _number(estimate.value) for name, estimate in covered.alignment.items()},
+        "low": chosen.low,
+        "high": chosen.high,
+        "shares": [_number(share) for share in covered.shares],
+        "support": {
+            "n": covered.n_support,
+            "share": _number(covered.support.value),
+            "low": covered.support.low,
+            "high": covered.support.high,
+        },
+        "target_share": covered.subgoal.target_share,
+        "n_judged": covered.n_judged,
+        "n_failed": covered.n_failed,
+        "below_tau": covered.below_tau,
+        "verdict": covered.verdict,
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else round(float(value), 6)
+
+
+def print_results(run: Run, found: Results) -> None:
+    """Nothing; prints the coverage table and what it rests on."""
+    import click
+
+    header = ["subgoal", "alignment", "95% interval", "at 0.0 … 1.0, %", "support", "95% interval", "target"]
+    header += ["judged", "failed", f"mean < {found.tau:g}", "verdict"]
+    rows = []
+    for covered in found.coverage:
+        mean = covered.alignment[found.value]
+        shares = " ".join("–" if np.isnan(s) else f"{100 * s:.0f}" for s in covered.shares)
+        rows.append(
+            [
+                covered.subgoal.id,
+                "–" if np.isnan(mean.value) else f"{mean.value:.3f}",
+                f"{mean.low:.3f} to {mean.high:.3f}",
+                shares,
+                f"{covered.n_support} of {covered.n_judged}",
+                f"{100 * covered.support.low:.1f}% to {100 * covered.support.high:.1f}%",
+                f"{100 * covered.subgoal.target_share:g}%",
+                str(covered.n_judged),
+                str(covered.n_failed),
+                "yes" if covered.below_tau else "no",
+                covered.verdict.upper() if covered.verdict == "gap" else covered.verdict,
+            ]
+        )
+    print_table(header, rows, right=(1, 4, 6, 7, 8))
+    click.echo(f"{len(found.positions)} rows, value: {found.value}, rule: {found.rule}, judge: {_judge_line(found)}")
+    if found.n_truncated:
+        click.echo(f"{found.n_truncated} samples were longer than the judge's context and cut in their middle.")
+    if found.agreement is not None:
+        click.echo(f"On our reference pairs this judge's evidence agrees with their anchors at rho = {found.agreement:.2f}.")
+    click.echo(
+        f"{run.n_asked()} pairs asked, {run.n_stored()} stored (reference pairs included), "
+        f"{duration(run.counter('device_seconds'))} of device time ({run.counter('device_seconds') / 3600:.4f} h)."
+    )
+
+
+def _judge_line(found: Results) -> str:
+    card, device = found.identity.get("card", "?"), found.identity.get("device", "?")
+    return f"{card} ({found.identity.get('precision', '?')} on {device}, digest {found.judge[:12]})"

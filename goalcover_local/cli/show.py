@@ -1,0 +1,38 @@
+"""`goalcover show`: the coverage table of a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("show", short_help="Print a run's coverage table.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement.")
+@click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap.")
+@click.option("--rule", type=click.Choice(["support", "mean"]), default="support", show_default=True, help="The verdict's rule: enough supporting rows, or the paper's mean below tau.")
+@click.option("--failures", is_flag=True, help="List the failed judgements and their reasons instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/show.schema.json).")
+def command(run: Path, value: str | None, tau: float | None, rule: str, failures: bool, as_json: bool) -> None:
+    """Print the coverage table of the run in folder RUN: per subgoal its alignment, support and verdict.
+
+    \b
+    Example:
+      goalcover show runs/first
+      goalcover show runs/first --rule mean --tau 0.5 --json
+    """
+    from ..store import Run
+    from . import results
+
+    with Run.open(run, write=False) as opened:
+        if failures:
+            for failed in opened.failures(str(results.settings(opened)["judge"])):
+                click.echo(f"{failed.sample[:16]}  {failed.subgoal[:16]}  {failed.failure}")
+            return
+        found = results.results(opened, value=value, tau=tau, rule=rule)  # type: ignore[arg-type]
+        if as_json:
+            click.echo(json.dumps(results.as_json(opened, found), indent=2, ensure_ascii=False))
+        else:
+            results.print_results(opened, found)

@@ -1,0 +1,87 @@
+"""Grammars as automata: what may come next, whether an answer is complete, and how to finish in time (Outlines)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..errors import QuestionError
+from .base import Grammar
+
+_END = 256
+"""The end of an answer, in the vocabulary of single bytes."""
+
+
+def build_index(grammar: Grammar, vocabulary: Any) -> Any:
+    """The grammar's automaton over an `outlines_core.Vocabulary`. Raises QuestionError if it cannot be compiled."""
+    from outlines_core import Index
+
+    try:
+        return Index(grammar.regex, vocabulary)
+    except (ValueError, TypeError) as error:
+        raise QuestionError(
+            f"The answer's grammar cannot be compiled ({error}).",
+            "Simplify the question's answer.schema.json or answer.regex: Outlines knows no look-around and no \\b.",
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _byte_index(grammar: Grammar) -> Any:
+    from outlines_core import Vocabulary
+
+    return build_index(grammar, Vocabulary(_END, {bytes([byte]): [byte] for byte in range(256)}))
+
+
+def legal(answer: str, grammar: Grammar, *, complete: bool = True) -> bool:
+    """Whether Outlines' guide accepts the answer, replayed byte by byte: as a whole, or else as a beginning.
+
+    Independent of any model's tokenizer, so it also checks what an engine's own guide let through.
+    """
+    from outlines_core import Guide
+
+    try:
+        text = answer.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    guide = Guide(_byte_index(grammar))
+    try:
+        for byte in text:
+            guide.advance(byte, return_tokens=False)
+    except ValueError:
+        return False
+    return bool(not complete or guide.is_finished())
+
+
+class Ways:
+    """How many tokens an answer still needs at least, from each state of an index, and which tokens keep that pace."""
+
+    def __init__(self, index: Any) -> None:
+        self._next: dict[int, dict[int, int]] = index.get_transitions()
+        self._needed = {state: 0 for state in index.get_final_states()}
+        backwards: dict[int, set[int]] = {}
+        for state, moves in self._next.items():
+            for target in moves.values():
+                backwards.setdefault(target, set()).add(state)
+        frontier = list(self._needed)
+        while frontier:
+            reached = []
+            for target in frontier:
+                for state in backwards.get(target, ()):
+                    if state not in self._needed:
+                        self._needed[state] = self._needed[target] + 1
+                        reached.append(state)
+            frontier = reached
+        self.longest = max(self._needed.values())
+
+    def needed(self, state: int) -> int:
+        """The least number of tokens that complete an answer from this state, its end token not counted."""
+        return self._needed[state]
+
+    def in_time(self, state: int, remaining: int) -> np.ndarray:
+        """The tokens after which an answer can still be completed within `remaining` tokens, this one counted."""
+        moves = self._next.get(state, {})
+        return np.array(
+            [t for t, target in moves.items() if self._needed.get(target, remaining) <= remaining - 1], dtype=np.int64
+        )

@@ -1,0 +1,132 @@
+"""Several devices as one engine: a process for each, every batch split between them in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Mapping, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineError, GoalCoverError
+from .base import Choices, Completion, Grammar, Prompt
+
+_MEND = "Look at the device's memory, or leave it out of --devices; what was judged is stored."
+
+
+class Pool:
+    """An engine made of one transformers engine a device. The parent process alone writes results."""
+
+    def __init__(self, devices: Sequence[str], options: Mapping[str, Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.context: int = options["context"]
+        self._workers: list[tuple[Any, Connection]] = []
+        for device in devices:
+            here, there = context.Pipe()
+            process = context.Process(target=_serve, args=(there, {**options, "device": device}), daemon=True)
+            process.start()
+            there.close()
+            self._workers.append((process, here))
+        try:
+            self._identity = [self._answer(number) for number in range(len(devices))][0]
+        except BaseException:
+            self.close()
+            raise
+
+    def describe(self) -> Mapping[str, str]:
+        """The identity of one worker, and how many there are."""
+        return {**self._identity, "n_devices": str(len(self._workers))}
+
+    def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """The number of tokens of each prompt."""
+        counts: list[int] = self._ask(0, "count_tokens", prompts)
+        return counts
+
+    def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
+        """The text cut in its middle to at most `n_tokens`, with a mark, and how many tokens were left out."""
+        shortened: tuple[str, int] = self._ask(0, "shorten", text, n_tokens)
+        return shortened
+
+    def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
+        """Each answer's probability, renormalised: shape (n_prompts, n_answers)."""
+        parts: list[Choices] = self._split("choose", prompts, answers)
+        if not parts:
+            return Choices(np.empty((0, len(answers))), (), 0)
+        failures = tuple(failure for part in parts for failure in part.failures)
+        return Choices(np.concatenate([p.probabilities for p in parts]), failures, sum(p.n_tokens for p in parts))
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        grammar: Grammar,
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """One answer for each prompt, complete under the grammar and within `max_tokens`, or a failure."""
+        options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        return [c for part in self._split("generate", prompts, grammar, **options) for c in part]
+
+    def close(self) -> None:
+        """Nothing; ends the processes."""
+        for process, connection in self._workers:
+            connection.close()
+            process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self._workers = []
+
+    def _split(self, verb: str, prompts: Sequence[Prompt], *arguments: Any, **options: Any) -> list[Any]:
+        size = -(-len(prompts) // len(self._workers)) if prompts else 1
+        starts = range(0, len(prompts), size)
+        for number, start in enumerate(starts):
+            self._send(number, verb, (prompts[start : start + size], *arguments), options)
+        return [self._answer(number) for number in range(len(starts))]
+
+    def _ask(self, number: int, verb: str, *arguments: Any) -> Any:
+        self._send(number, verb, arguments, {})
+        return self._answer(number)
+
+    def _send(self, number: int, verb: str, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> None:
+        try:
+            self._workers[number][1].send((verb, arguments, options))
+        except (BrokenPipeError, OSError) as error:
+            raise EngineError(f"The process of device {number + 1} has ended.", _MEND) from error
+
+    def _answer(self, number: int) -> Any:
+        try:
+            answer = self._workers[number][1].recv()
+        except (EOFError, OSError) as error:
+            raise EngineError(f"The process of device {number + 1} has ended.", _MEND) from error
+        if isinstance(answer, GoalCoverError):
+            raise answer
+        return answer
+
+
+def _serve(connection: Connection, options: dict[str, Any]) -> None:
+    """Nothing; answers the parent's calls until it hangs up."""
+    from .. import offline
+
+    offline.switch_offline()
+    offline.shut()
+    from .transformers_engine import TransformersEngine
+
+    try:
+        engine = TransformersEngine.load(**options)
+    except GoalCoverError as error:
+        connection.send(error)
+        return
+    connection.send(dict(engine.describe()))
+    while True:
+        try:
+            verb, arguments, named = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            answer: Any = getattr(engine, verb)(*arguments, **named)
+        except GoalCoverError as error:
+            answer = error
+        connection.send(answer)

@@ -1,0 +1,151 @@
+"""Prompts to token ids: templated once, as one string, with nothing in it that could pass for the template's own marks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from ..errors import EngineError
+from .base import Message, Prompt
+from .prefix_tree import common_prefix
+
+CUT = "\n[… {n} tokens left out …]\n"
+"""The mark that stands where the middle of a text was left out."""
+
+
+class PromptTokenizer:
+    """A model's tokenizer and chat template behind one function: prompt in, token ids out.
+
+    `template_options` go to the chat template (such as `enable_thinking=False`). `markers` are literal strings by
+    which the template delimits turns without being special tokens; like special tokens they are broken up wherever a
+    message contains them. Without `system_role`, a system message is put in front of the first user message.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        template_options: Mapping[str, Any] | None = None,
+        markers: Sequence[str] = (),
+        system_role: bool = True,
+    ) -> None:
+        if not tokenizer.chat_template:
+            raise EngineError(
+                "The model's tokenizer has no chat template.", "Use an instruction-tuned model, or add its chat_template.jinja."
+            )
+        self.tokenizer = tokenizer
+        self._options = dict(template_options or {})
+        self._system_role = system_role
+        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._forged = re.compile("|".join(re.escape(mark) for mark in sorted(special | set(markers), key=len, reverse=True)))
+        self._split = re.compile("(" + "|".join(re.escape(mark) for mark in sorted(special, key=len, reverse=True)) + ")")
+        self._pieces = lru_cache(maxsize=20_000)(self._encode)
+        canary = self.text(Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d "))))
+        self._by_piece = bool(special) and self._by_pieces(canary) == list(self._encode(canary))
+
+    def text(self, prompt: Prompt, *, answer_turn: bool = True) -> str:
+        """The whole prompt as the model reads it; without `answer_turn`, up to the end of the last message."""
+        turns = [{"role": m.role, "content": self.harmless(m.content)} for m in prompt.messages]
+        if not self._system_role and turns and turns[0]["role"] == "system":
+            system = turns.pop(0)["content"]
+            turns[0] = {"role": "user", "content": f"{system}\n\n{turns[0]['content']}"} if turns else {"role": "user", "content": system}
+        text: str = self.tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=answer_turn, **self._options
+        )
+        return text + prompt.prefill
+
+    def harmless(self, text: str) -> str:
+        """The text with every special token and turn marker in it broken by a space after its first character."""
+        while self._forged.search(text):
+            text = self._forged.sub(lambda found: f"{found.group()[0]} {found.group()[1:]}", text)
+        return text
+
+    def ids(self, text: str) -> list[int]:
+        """Token ids of a rendered prompt. No beginning-of-sequence token is added: the template has put its own."""
+        return self._by_pieces(text) if self._by_piece else list(self._encode(text))
+
+    def _by_pieces(self, text: str) -> list[int]:
+        """Special tokens part a text into pieces that are tokenised apart, so equal pieces need it once."""
+        return [token for piece in self._split.split(text) if piece for token in self._pieces(piece)]
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def shared_ids(self, prompt: Prompt) -> np.ndarray:
+        """Token ids of what the prompt says it shares with its question's other prompts (empty: nothing)."""
+        if not prompt.shared:
+            return np.empty(0, dtype=np.int64)
+        return np.array(self.ids(self.text(Prompt(prompt.shared), answer_turn=False)), dtype=np.int64)
+
+    def answer_paths(self, prompt: Prompt, answers: Sequence[str]) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Token ids that all answers share, and for each answer the tokens that follow: its canonical path.
+
+        Prompt and answer are tokenised as one string, so a token that spans the border belongs to the path.
+        """
+        text = self.text(prompt)
+        border = max((found.end() for found in self._split.finditer(text)), default=0) if self._by_piece else 0
+        head, tail = self.ids(text[:border]), text[border:]
+        alone = np.array(head + self.ids(tail), dtype=np.int64)
+        whole = [np.array(head + self.ids(tail + answer), dtype=np.int64) for answer in answers]
+        n = min(len(alone), *(min(common_prefix(alone, ids), len(ids) - 1) for ids in whole))
+        return alone[:n], [ids[n:] for ids in whole]
+
+    def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
+        """The text cut in its middle to at most `n_tokens` tokens, the mark included, and how many were left out."""
+        text = self.harmless(text)
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = encoding["offset_mapping"]
+        if len(offsets) <= n_tokens:
+            return text, 0
+        room = max(2, n_tokens - len(self._encode(CUT.format(n=len(offsets)))) - 4)
+        while True:
+            head, tail = (room + 1) // 2, room // 2
+            left_out = len(offsets) - head - tail
+            start, end = offsets[head - 1][1], offsets[len(offsets) - tail][0] if tail else len(text)
+            cut = text[:start].rstrip() + CUT.format(n=left_out) + text[end:].lstrip()
+            if room <= 2 or len(self._encode(cut)) <= n_tokens:
+                return cut, left_out
+            room -= 2
+
+
+def bytes_vocabulary(tokenizer: Any) -> Any:
+    """An `outlines_core.Vocabulary` over the tokens' bytes, without special tokens and tokens that decode to nothing.
+
+    Built from bytes, since a vocabulary of strings would let broken characters and `<|im_start|>` into free text.
+    """
+    from outlines_core import Vocabulary
+
+    skipped = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    byte_of = _byte_alphabet()
+    tokens: dict[bytes, list[int]] = {}
+    by_byte_level = _is_byte_level(tokenizer)
+    for token, index in tokenizer.get_vocab().items():
+        if index in skipped:
+            continue
+        if index in tokenizer.added_tokens_decoder:
+            raw = token.encode()
+        elif by_byte_level:
+            raw = bytes(byte_of[character] for character in token if character in byte_of)
+        elif re.fullmatch(r"<0x[0-9A-F]{2}>", token):
+            raw = bytes([int(token[3:5], 16)])
+        else:
+            raw = token.replace("\u2581", " ").encode()
+        if raw:
+            tokens.setdefault(raw, []).append(index)
+    return Vocabulary(tokenizer.eos_token_id, tokens)
+
+
+def _is_byte_level(tokenizer: Any) -> bool:
+    return "\u0120" in tokenizer.backend_tokenizer.to_str() and "ByteLevel" in tokenizer.backend_tokenizer.to_str()
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The characters by which byte-level tokenizers write bytes: printable ones stand for themselves (GPT-2's table)."""
+    plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(byte): byte for byte in plain}
+    others = [byte for byte in range(256) if byte not in set(plain)]
+    return alphabet | {chr(256 + k): byte for k, byte in enumerate(others)}

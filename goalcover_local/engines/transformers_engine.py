@@ -1,0 +1,342 @@
+"""The embedded engine: a transformers model in this process, on a CPU or a GPU, with an exact prefix tree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import EngineError
+from . import attention
+from .base import Choices, Completion, Grammar, Prompt
+from .guide import Ways, build_index
+from .prefix_tree import Tree, common_prefix, grow, pack
+from .tokens import PromptTokenizer, bytes_vocabulary
+
+NODES_PER_PASS = {"cpu": 2048, "cuda": 16384}
+TOO_LONG = "longer than the model's context"
+ROWS_PER_DECODE = {"cpu": 16, "cuda": 128}
+
+
+class TransformersEngine:
+    """An engine around a causal language model that is already loaded (see `load`)."""
+
+    def __init__(
+        self, model: Any, prompts: PromptTokenizer, *, context: int, identity: Mapping[str, str] | None = None
+    ) -> None:
+        self.model = model
+        self.context = context
+        self._prompts = prompts
+        self._identity = dict(identity or {})
+        self._device = next(model.parameters()).device
+        self._dtype = next(model.parameters()).dtype
+        self._nodes_per_pass = NODES_PER_PASS.get(self._device.type, 4096)
+        self._trunk = _Trunk(np.empty(0, dtype=np.int64), {}, 0)
+        self._guides: dict[Grammar, tuple[Any, Ways]] = {}
+        self._vocabulary: Any = None
+        attention.register()
+        model.set_attn_implementation(attention.NAME)
+        model.eval()
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path,
+        *,
+        context: int,
+        device: str = "cpu",
+        precision: str = "auto",
+        threads: int | None = None,
+        identity: Mapping[str, str] | None = None,
+        template_options: Mapping[str, Any] | None = None,
+        markers: Sequence[str] = (),
+        system_role: bool = True,
+    ) -> TransformersEngine:
+        """An engine for the safetensors checkpoint in `directory`; nothing is fetched and no code of it is run.
+
+        Raises EngineError if it cannot be loaded or does not fit into memory.
+        """
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
+        if threads:
+            torch.set_num_threads(threads)
+        dtype = resolve_precision(precision, device)
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_pretrained(
+                directory, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            ).to(device)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"The model does not fit into the memory of {device}.", "Use a smaller judge, or another device."
+            ) from error
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise EngineError(
+                f"transformers cannot load the model in {directory}: {error}",
+                "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
+            ) from error
+        prompts = PromptTokenizer(tokenizer, template_options=template_options, markers=markers, system_role=system_role)
+        return cls(model, prompts, context=context, identity=identity)
+
+    def describe(self) -> Mapping[str, str]:
+        """Engine, versions, precision, device kind and whatever identity it was given (weights digest, card)."""
+        import outlines_core
+        import transformers
+
+        return {
+            **self._identity,
+            "engine": "transformers",
+            "transformers": transformers.__version__,
+            "torch": torch.__version__,
+            "outlines_core": str(getattr(outlines_core, "__version__", "")),
+            "precision": str(self._dtype).removeprefix("torch."),
+            "device": self._device.type,
+        }
+
+    def count_tokens(self, prompts: Sequence[Prompt]) -> list[int]:
+        """The number of tokens of each prompt, template and prefill included, exact."""
+        return [len(self._prompts.ids(self._prompts.text(prompt))) for prompt in prompts]
+
+    def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
+        """The text cut in its middle to at most `n_tokens`, with a mark, and how many tokens were left out."""
+        return self._prompts.shorten(text, n_tokens)
+
+    def close(self) -> None:
+        """Nothing; drops the model."""
+        self.model = None
+        self._trunk = _Trunk(np.empty(0, dtype=np.int64), {}, 0)
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
+        """Probability of each answer's canonical token path, renormalised: shape (n_prompts, n_answers)."""
+        failures: list[str | None] = [None] * len(prompts)
+        asked: list[_Answer] = []
+        for row, prompt in enumerate(prompts):
+            common, paths = self._prompts.answer_paths(prompt, answers)
+            if len(common) + max(map(len, paths)) > self.context:
+                failures[row] = TOO_LONG
+            else:
+                asked += [_Answer(row, column, common, path) for column, path in enumerate(paths)]
+        logs = np.full((len(prompts), len(answers)), -np.inf)
+        n_tokens = 0
+        if asked:
+            sequences = [answer.before_last for answer in asked]
+            trunk, n_tokens = self._trunk_for(prompts[0], sequences)
+            waiting = iter(asked)
+            for trees in pack(list(grow([s[trunk.length :] for s in sequences])), self._nodes_per_pass):
+                canopy = self._canopy(trees, trunk)
+                n_tokens += len(canopy.tokens)
+                in_pass = [
+                    (next(waiting), start + path)
+                    for (start, _), tree in zip(canopy.spans, trees, strict=True)
+                    for path in tree.paths
+                ]
+                self._add_logs(logs, canopy, in_pass)
+        probabilities = np.full(logs.shape, np.nan)
+        for row, failure in enumerate(failures):
+            if failure is None:
+                weights = np.exp(logs[row] - logs[row].max())
+                if np.isfinite(weights).all():
+                    probabilities[row] = weights / weights.sum()
+                else:
+                    failures[row] = "the model's probabilities are not finite"
+        return Choices(probabilities, tuple(failures), n_tokens)
+
+    def _add_logs(self, logs: np.ndarray, canopy: attention.Canopy, asked: Sequence[tuple[_Answer, np.ndarray]]) -> None:
+        """Nothing; fills in each answer's log-probability, the sum over its path, from one pass through the model."""
+        nodes = np.concatenate([path[-len(answer.path) :] for answer, path in asked])
+        targets = np.concatenate([answer.path for answer, _ in asked])
+        distinct, row_of = np.unique(nodes, return_inverse=True)
+        logits = self._logits(canopy, canopy.tokens, canopy.positions, torch.from_numpy(distinct)).float()
+        logits -= torch.logsumexp(logits, dim=-1, keepdim=True)
+        steps = logits[torch.from_numpy(row_of).to(self._device), torch.from_numpy(targets).to(self._device)]
+        ends = np.cumsum([len(answer.path) for answer, _ in asked])
+        for (answer, _), step_logs in zip(asked, np.split(steps.double().cpu().numpy(), ends[:-1]), strict=True):
+            logs[answer.row, answer.column] = step_logs.sum()
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        grammar: Grammar,
+        *,
+        max_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Completion]:
+        """One answer for each prompt, complete under the grammar and within `max_tokens`, or a failure.
+
+        The most probable permitted token at temperature 0, else a draw that depends on the seed and the row alone.
+        """
+        index, ways = self._guide(grammar)
+        if ways.needed(index.get_initial_state()) > max_tokens:
+            raise EngineError(f"No answer fits into {max_tokens} tokens.", "Allow more tokens for it.")
+        completions: list[Completion | None] = [None] * len(prompts)
+        rows: list[int] = []
+        sequences: list[np.ndarray] = []
+        for row, prompt in enumerate(prompts):
+            ids = np.array(self._prompts.ids(self._prompts.text(prompt)), dtype=np.int64)
+            if len(ids) + max_tokens > self.context:
+                completions[row] = Completion("", 0, TOO_LONG)
+            else:
+                rows.append(row)
+                sequences.append(ids)
+        trunk = self._trunk_for(prompts[rows[0]], sequences)[0] if rows else None
+        step = ROWS_PER_DECODE.get(self._device.type, 64)
+        for start in range(0, len(rows), step):
+            some = slice(start, start + step)
+            assert trunk is not None
+            writers = [_Writer(index, ways, max_tokens, temperature, seed * 1_000_003 + row) for row in rows[some]]
+            self._write(writers, sequences[some], trunk, max_tokens)
+            for row, writer in zip(rows[some], writers, strict=True):
+                completions[row] = self._completion(writer)
+        return [completion for completion in completions if completion is not None]
+
+    def _write(self, writers: Sequence[_Writer], sequences: Sequence[np.ndarray], trunk: _Trunk, max_tokens: int) -> None:
+        trees = list(grow([sequence[trunk.length :] for sequence in sequences]))
+        canopy = self._canopy(trees, trunk, keep=True)
+        paths = [
+            start + path for (start, _), tree in zip(canopy.spans, trees, strict=True) for path in tree.paths
+        ]
+        at = torch.tensor([int(path[-1]) for path in paths])
+        logits = self._logits(canopy, canopy.tokens, canopy.positions, at)
+        tips = attention.Tips(canopy, paths, max_tokens)
+        going = list(writers)
+        while True:
+            tokens = [writer.next(row) for writer, row in zip(going, logits.float(), strict=True)]
+            unfinished = [k for k, token in enumerate(tokens) if token is not None]
+            if not unfinished:
+                return
+            if len(unfinished) < len(going):
+                going = [going[k] for k in unfinished]
+                tips.keep_rows(torch.tensor(unfinished, device=self._device))
+            step = torch.tensor([tokens[k] for k in unfinished], device=self._device)
+            logits = self._logits(tips, step, tips.positions, None)
+            tips.n_seen += 1
+
+    def _completion(self, writer: _Writer) -> Completion:
+        text = self._prompts.tokenizer.decode(writer.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return Completion(text, len(writer.tokens))
+
+    def _logits(
+        self, under_way: attention.Pass, tokens: torch.Tensor, positions: torch.Tensor, at: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Next-token logits after the tokens at these places (None: all), shape (n_places, n_vocabulary)."""
+        output = self.model(
+            input_ids=tokens[None],
+            position_ids=positions[None],
+            use_cache=False,
+            logits_to_keep=0 if at is None else at.to(self._device),
+            goalcover_pass=under_way,
+        )
+        logits: torch.Tensor = output.logits[0]
+        return logits
+
+    def _canopy(self, trees: Sequence[Tree], trunk: _Trunk, *, keep: bool = False) -> attention.Canopy:
+        return attention.Canopy(trees, trunk.key_values, trunk.length, self._dtype, self._device, keep=keep)
+
+    def _trunk_for(self, prompt: Prompt, sequences: Sequence[np.ndarray]) -> tuple[_Trunk, int]:
+        """What these sequences share with the prompt's shared part, computed at most once in a row, and its cost.
+
+        Always computed over the whole shared part, whatever the batch, so that batches cannot change the numbers.
+        """
+        ids = self._prompts.shared_ids(prompt)
+        n_tokens = 0
+        if not np.array_equal(ids, self._trunk.ids):
+            self._trunk = _Trunk(ids, {}, 0)
+            if len(ids):
+                canopy = self._canopy(list(grow([ids])), self._trunk, keep=True)
+                self._logits(canopy, canopy.tokens, canopy.positions, torch.tensor([len(ids) - 1]))
+                self._trunk = _Trunk(ids, canopy.kept, len(ids))
+                n_tokens = len(ids)
+        length = min(min(common_prefix(ids, sequence), len(sequence) - 1) for sequence in sequences)
+        return _Trunk(ids, self._trunk.key_values, length), n_tokens
+
+    def _guide(self, grammar: Grammar) -> tuple[Any, Ways]:
+        if self._vocabulary is None:
+            self._vocabulary = bytes_vocabulary(self._prompts.tokenizer)
+        if grammar not in self._guides:
+            index = build_index(grammar, self._vocabulary)
+            self._guides[grammar] = (index, Ways(index))
+        return self._guides[grammar]
+
+
+@dataclass(frozen=True, slots=True)
+class _Trunk:
+    """Keys and values of the shared part's tokens, of which the first `length` are used."""
+
+    ids: np.ndarray
+    key_values: attention.KeyValues
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """A permitted answer to one prompt: the tokens before its path, and the path."""
+
+    row: int
+    column: int
+    common: np.ndarray
+    path: np.ndarray
+
+    @property
+    def before_last(self) -> np.ndarray:
+        """All tokens but the last: that one's probability is read off, it need not go through the model."""
+        return np.concatenate([self.common, self.path[:-1]])
+
+
+class _Writer:
+    """One answer being written under a guide; it always ends within its budget of tokens."""
+
+    def __init__(self, index: Any, ways: Ways, max_tokens: int, temperature: float, seed: int) -> None:
+        from outlines_core import Guide
+
+        self.tokens: list[int] = []
+        self._guide = Guide(index)
+        self._ways = ways
+        self._remaining = max_tokens
+        self._temperature = temperature
+        self._draw = np.random.default_rng(seed)
+
+    def next(self, logits: torch.Tensor) -> int | None:
+        """The token written next, or None when the answer is complete."""
+        if self._guide.is_finished():
+            return None
+        state = self._guide.get_state()
+        if self._remaining <= self._ways.longest + 1:
+            allowed = torch.from_numpy(self._ways.in_time(state, self._remaining))
+        else:
+            allowed = torch.tensor(self._guide.get_tokens())
+        scores = logits.cpu()[allowed]
+        if self._temperature > 0:
+            weights = torch.softmax(scores.double() / self._temperature, dim=-1).numpy()
+            token = int(allowed[int(self._draw.choice(len(weights), p=weights / weights.sum()))])
+        else:
+            token = int(allowed[int(scores.argmax())])
+        self._guide.advance(token, return_tokens=False)
+        self._remaining -= 1
+        self.tokens.append(token)
+        return token
+
+
+def found_device() -> str:
+    """The device an engine takes by itself: the first GPU, else the CPU."""
+    return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def resolve_precision(precision: str, device: str) -> torch.dtype:
+    """The torch type for a card's precision; "auto" is bfloat16 where the device computes in it, else float32."""
+    if precision == "auto":
+        if device == "cpu":
+            native = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            return torch.bfloat16 if native else torch.float32
+        return torch.bfloat16
+    return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[precision]

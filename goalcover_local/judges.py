@@ -1,0 +1,237 @@
+"""A judge: an engine and the question it is asked. It scores pairs of sample and subgoal, and explains scores."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Literal
+
+from . import __version__
+from .cards import Card
+from .engines.base import Engine
+from .errors import EngineError
+from .questions import Order, Question, load_question
+from .terms import ANCHOR_TEXTS, Explanation, Judgement, Sample, Subgoal, digest_of
+from .weights import verify
+
+Decode = Literal["choice", "grammar"]
+Pair = tuple[Sample, Subgoal]
+
+SAMPLES_PER_BATCH = 16
+"""Samples judged between two commits; part of what makes a resumed run equal to an unbroken one."""
+
+EXPLANATION_TOKENS = 80
+"""The longest explanation; the guide closes the answer in time."""
+
+_SLACK = 64
+"""Tokens kept free for the answer's frame and for tokens that merge differently once a text is cut."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one batch brought: records to store together, and what it cost.
+
+    `truncations` maps sample digests to the tokens left out. `n_disagree` counts decoded answers whose anchor is not
+    the most probable one (only where whole answers are decoded under the grammar).
+    """
+
+    judgements: tuple[Judgement, ...]
+    explanations: tuple[Explanation, ...] = ()
+    truncations: Mapping[str, int] = field(default_factory=dict)
+    n_tokens: int = 0
+    n_disagree: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Judge:
+    """An engine, the question of alignment, and how its answers are decoded."""
+
+    engine: Engine
+    question: Question
+    order: Order = "score-first"
+    decode: Decode = "choice"
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that can change a judgement: weights, precision, versions, prompt, examples, grammar, decoding."""
+        return {
+            **self.engine.describe(),
+            "question": self.question.name,
+            "question_digest": self.question.digest,
+            "order": self.order,
+            "decode": self.decode,
+            "context": self.engine.context,
+            "samples_per_batch": SAMPLES_PER_BATCH,
+            "goalcover": __version__,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the identity; with sample and subgoal it is a judgement's key."""
+        return digest_of(dict(self.identity))
+
+    def judge(self, pairs: Sequence[Pair]) -> Batch:
+        """One batch: a judgement for every pair, in order; a failed one says why. Sample outermost shares the most."""
+        started = time.perf_counter()
+        fitted, truncations = self._fitted(pairs)
+        texts = [_texts(sample, subgoal) for sample, subgoal in fitted]
+        decoded, n_tokens = self._decoded(texts) if self._decodes else ([None] * len(pairs), 0)
+        known = [
+            {"explanation": answer["explanation"]} if answer and self.order == "reason-first" else {} for answer in decoded
+        ]
+        choices = self.engine.choose(
+            [self.question.prompt(text, given, asking="score") for text, given in zip(texts, known, strict=True)],
+            ANCHOR_TEXTS,
+        )
+        judgements: list[Judgement] = []
+        explanations: list[Explanation] = []
+        n_disagree = 0
+        for (sample, subgoal), answer, row, failure in zip(
+            pairs, decoded, choices.probabilities, choices.failures, strict=True
+        ):
+            if self._decodes and answer is None:
+                failure = failure or "no valid answer was decoded"
+            probabilities = None if failure else tuple(float(p) for p in row)
+            judgement = Judgement(sample.digest, subgoal.digest, probabilities, failure)
+            judgements.append(judgement)
+            if answer and not failure:
+                n_disagree += answer["score"] != judgement.score
+                explanations.append(self._explanation(sample, subgoal, answer))
+        seconds = time.perf_counter() - started
+        return Batch(
+            tuple(judgements), tuple(explanations), truncations, n_tokens + choices.n_tokens, n_disagree, seconds
+        )
+
+    def explain(self, scored: Sequence[tuple[Sample, Subgoal, float]]) -> Batch:
+        """Explanations of scores already given; each one's whole answer is legal. What could not be written is absent."""
+        started = time.perf_counter()
+        fitted, _ = self._fitted([(sample, subgoal) for sample, subgoal, _ in scored])
+        prompts = [
+            self.question.prompt(_texts(sample, subgoal), {"score": score}, asking="explanation")
+            for (sample, subgoal), (_, _, score) in zip(fitted, scored, strict=True)
+        ]
+        completions = self.engine.generate(
+            prompts, self.question.grammar(asking="explanation"), max_tokens=EXPLANATION_TOKENS
+        )
+        explanations = []
+        for (sample, subgoal, _), prompt, completion in zip(scored, prompts, completions, strict=True):
+            answer = None if completion.failure else self.question.read(prompt.prefill + completion.text)
+            if answer:
+                explanations.append(self._explanation(sample, subgoal, answer))
+        n_tokens = sum(completion.n_tokens for completion in completions)
+        return Batch((), tuple(explanations), n_tokens=n_tokens, seconds=time.perf_counter() - started)
+
+    def tokens(self, samples: Sequence[Sample], subgoals: Sequence[Subgoal]) -> tuple[int, int]:
+        """How many tokens these pairs have as whole prompts, and how many are left once shared parts count once."""
+        bare = Sample("", "", "")
+        prompts = [self.question.prompt(_texts(sample, subgoals[0]), asking="score") for sample in samples]
+        whole = self.engine.count_tokens(prompts)
+        branches = self.engine.count_tokens(
+            [self.question.prompt(_texts(bare, subgoal), asking="score") for subgoal in subgoals]
+        )
+        trunk = self.engine.count_tokens([replace(prompts[0], messages=prompts[0].shared, prefill="")])[0]
+        sent = sum(n * len(subgoals) + sum(branches) - branches[0] * len(subgoals) for n in whole)
+        unique = trunk + sum(n - branches[0] + sum(branches) - trunk * len(subgoals) for n in whole)
+        return sent, unique
+
+    @property
+    def _decodes(self) -> bool:
+        return self.decode == "grammar" or self.order == "reason-first"
+
+    def _decoded(self, texts: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, Any] | None], int]:
+        """Whole answers decoded under the grammar (None: none that the guide accepts), and how many tokens they took."""
+        completions = self.engine.generate(
+            [self.question.prompt(text) for text in texts], self.question.grammar(), max_tokens=EXPLANATION_TOKENS + 24
+        )
+        answers = [None if c.failure else self.question.read(c.text) for c in completions]
+        return answers, sum(c.n_tokens for c in completions)
+
+    def _explanation(self, sample: Sample, subgoal: Subgoal, answer: Mapping[str, Any]) -> Explanation:
+        return Explanation(sample.digest, subgoal.digest, answer["explanation"], self.question.written(answer))
+
+    def _fitted(self, pairs: Sequence[Pair]) -> tuple[list[Pair], dict[str, int]]:
+        """The pairs with samples that exceed the context cut in their middle, and the tokens left out by digest."""
+        left_out: dict[str, int] = {}
+        cut: dict[str, Sample] = {}
+        if not pairs:
+            return [], left_out
+        longest = max((subgoal for _, subgoal in pairs), key=lambda s: len(s.name) + len(s.description))
+        bare = self.question.prompt(_texts(Sample("", "", ""), longest), asking="score")
+        room = self.engine.context - EXPLANATION_TOKENS - _SLACK - self.engine.count_tokens([bare])[0]
+        if room < _SLACK:
+            raise EngineError(
+                "The question and its examples leave no room for a sample in the judge's context.",
+                "Use a judge with a longer context, or shorter subgoal descriptions.",
+            )
+        for sample in {sample.digest: sample for sample, _ in pairs}.values():
+            # No tokenizer makes more tokens than there are bytes, so most samples need no count.
+            if len(f"{sample.input}{sample.output}".encode("utf-8", "replace")) > room:
+                cut[sample.digest], n_tokens = self._shortened(sample, longest, room)
+                if n_tokens:
+                    left_out[sample.digest] = n_tokens
+        return [(cut.get(sample.digest, sample), subgoal) for sample, subgoal in pairs], left_out
+
+    def _shortened(self, sample: Sample, subgoal: Subgoal, room: int) -> tuple[Sample, int]:
+        """The sample in at most `room` tokens: the input keeps at most half of it, the output what is left."""
+        short_input, cut_input = self.engine.shorten(sample.input, room // 2)
+        bare = replace(sample, input="", output="")
+        with_input, without = self.engine.count_tokens(
+            [
+                self.question.prompt(_texts(part, subgoal), asking="score")
+                for part in (replace(bare, input=short_input), bare)
+            ]
+        )
+        short_output, cut_output = self.engine.shorten(sample.output, room - (with_input - without))
+        return replace(sample, input=short_input, output=short_output), cut_input + cut_output
+
+
+def _texts(sample: Sample, subgoal: Subgoal) -> dict[str, str]:
+    return {
+        "input": sample.input.strip(),
+        "output": sample.output.strip(),
+        "name": subgoal.name.strip(),
+        "description": subgoal.description.strip(),
+    }
+
+
+def open_engine(card: Card, *, devices: Sequence[str] = (), threads: int | None = None) -> Engine:
+    """The engine that answers for a card's verified weights, on one device or on a process for each of several.
+
+    Without devices: the first GPU if there is one, else the CPU. Raises ModelError for weights that are absent or
+    altered, EngineError if the model cannot be loaded.
+    """
+    weights = verify(card)
+    options: dict[str, Any] = {
+        "directory": weights.directory,
+        "context": card.context,
+        "precision": card.precision,
+        "threads": threads,
+        "identity": {"card": card.name, "weights": weights.digest},
+        "template_options": dict(card.chat.template_options),
+        "markers": tuple(card.chat.markers),
+        "system_role": card.chat.system_role,
+    }
+    if len(devices) > 1:
+        from .engines.pool import Pool
+
+        return Pool(devices, options)
+    from .engines.transformers_engine import TransformersEngine, found_device
+
+    return TransformersEngine.load(device=devices[0] if devices else found_device(), **options)
+
+
+def open_judge(
+    card: Card,
+    *,
+    order: Order | None = None,
+    decode: Decode = "choice",
+    devices: Sequence[str] = (),
+    threads: int | None = None,
+) -> Judge:
+    """The judge of alignment that a card describes; `order` defaults to what the card prefers."""
+    order = order or card.order
+    question = load_question("alignment", order=order)
+    return Judge(open_engine(card, devices=devices, threads=threads), question, order, decode)

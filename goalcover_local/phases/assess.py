@@ -1,0 +1,68 @@
+"""Phase 2, coverage assessment: every sample judged against every subgoal (paper, section 3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from ..judges import SAMPLES_PER_BATCH, Batch, Judge
+from ..terms import Sample, Subgoal
+
+LOW = 0.4
+"""Rows of at most this value are the low-scoring ones whose explanations the gap analysis reads (paper, Eq. 7)."""
+
+EXPLAINED_PER_SUBGOAL = 200
+"""How many low rows of a subgoal are explained unless all are asked for."""
+
+
+def blocks(missing: np.ndarray) -> Iterator[slice]:
+    """The batches still to be judged, in plan order, as slices of the plan's samples.
+
+    `missing` is boolean, (n_samples, n_subgoals). The borders depend on the plan alone, so a run that was interrupted
+    asks the very batches that an unbroken one would.
+    """
+    for start in range(0, len(missing), SAMPLES_PER_BATCH):
+        rows = slice(start, min(start + SAMPLES_PER_BATCH, len(missing)))
+        if missing[rows].any():
+            yield rows
+
+
+def assess(
+    judge: Judge,
+    missing: np.ndarray,
+    read: Callable[[slice], Sequence[Sample]],
+    subgoals: Sequence[Subgoal],
+    asking: Callable[[int], None] = lambda n_pairs: None,
+) -> Iterator[Batch]:
+    """Judgements of the missing pairs, a batch at a time; `missing` is boolean, (n_samples, n_subgoals).
+
+    `read` gives the samples of a slice of the plan; `asking` hears how many pairs are about to be asked.
+    """
+    for rows in blocks(missing):
+        wanted = missing[rows]
+        asking(int(wanted.sum()))
+        yield judge.judge(
+            [
+                (sample, subgoal)
+                for sample, row in zip(read(rows), wanted, strict=True)
+                for subgoal, is_wanted in zip(subgoals, row, strict=True)
+                if is_wanted
+            ]
+        )
+
+
+def explain(
+    judge: Judge, scored: Sequence[tuple[Sample, Subgoal, float]], *, per_batch: int = SAMPLES_PER_BATCH
+) -> Iterator[Batch]:
+    """Explanations of scores already given, a batch at a time."""
+    for start in range(0, len(scored), per_batch):
+        yield judge.explain(scored[start : start + per_batch])
+
+
+def low_rows(values: np.ndarray, *, most: int | None, seed: int) -> np.ndarray:
+    """Which rows have a low value (at most 0.4), ascending; where there are more than `most`, a seeded sample."""
+    rows = np.flatnonzero(values <= LOW + 1e-9)
+    if most is not None and len(rows) > most:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, most, replace=False))
+    return rows

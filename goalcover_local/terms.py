@@ -1,0 +1,175 @@
+"""The nouns of the paper as frozen records: no behaviour beyond derivations from their own fields."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+ANCHORS: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+"""The six anchors of the rubric, ascending (paper, section 4.4)."""
+
+ANCHOR_TEXTS: tuple[str, ...] = tuple(f"{anchor:.1f}" for anchor in ANCHORS)
+"""The anchors as they are written in an answer: "0.0" … "1.0"."""
+
+SUPPORT_AT = 0.6
+"""The lowest value at which a sample supports a subgoal: "good alignment", in the rubric's words."""
+
+Value = Literal["score", "expectation", "corrected", "calibrated"]
+"""Which number stands for a judgement in means, shares, verdicts and filters."""
+
+VALUES: tuple[Value, ...] = ("score", "expectation", "corrected", "calibrated")
+
+Verdict = Literal["gap", "covered", "undecided"]
+
+
+def canonical_json(value: Any) -> str:
+    """The one JSON text of a value: sorted keys, no spaces, UTF-8 kept."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of a value's canonical JSON, 64 hexadecimal digits."""
+    return hashlib.sha256(canonical_json(value).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """A clarifying question and the practitioner's answer (paper, section 3.2)."""
+
+    question: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subgoal:
+    """An atomic capability that the data should support (paper, Definition 2)."""
+
+    id: str
+    name: str
+    description: str
+    evidence: str = ""
+    target_share: float = 0.05
+
+    @property
+    def digest(self) -> str:
+        """Digest of what a judge reads; neither the id nor the target share is part of it."""
+        return digest_of({"name": self.name, "description": self.description, "evidence": self.evidence})
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What the fine-tuned model should be able to do, and its decomposition."""
+
+    text: str
+    specification: str = ""
+    exchanges: tuple[Exchange, ...] = ()
+    subgoals: tuple[Subgoal, ...] = ()
+    tau: float = 0.6
+
+    @property
+    def digest(self) -> str:
+        """Digest of the goal as a whole: its texts, subgoals, ids and thresholds."""
+        return digest_of(
+            {
+                "text": self.text,
+                "specification": self.specification,
+                "subgoals": [[s.id, s.digest, s.target_share] for s in self.subgoals],
+                "tau": self.tau,
+            }
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One input–output pair of the dataset, and where it stands: `source` is a file name, `line` counts from 1."""
+
+    id: str
+    input: str
+    output: str
+    source: str = ""
+    line: int = 0
+    raw: bytes = b""
+
+    @property
+    def digest(self) -> str:
+        """Digest of what a judge reads: equal samples are judged once and count as often as they stand."""
+        return digest_of({"input": self.input, "output": self.output})
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A row that could not become a sample: where it stands and why. Never contains its text."""
+
+    source: str
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What a judge said of one sample and one subgoal (paper, Definition 3).
+
+    `probabilities` are those of the six anchors, ascending, summing to 1. A failed judgement has none: it is
+    missing, never 0, and says why in `failure`.
+    """
+
+    sample: str
+    subgoal: str
+    probabilities: tuple[float, ...] | None
+    failure: str | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The anchor in the judge's JSON: the most probable of the six, the lowest of equals. None if missing."""
+        if self.probabilities is None:
+            return None
+        return ANCHORS[max(range(len(ANCHORS)), key=lambda k: (self.probabilities[k], -k))]  # type: ignore[index]
+
+    @property
+    def expectation(self) -> float | None:
+        """The mean of the anchors under their probabilities, in [0, 1] (G-Eval, Liu et al. 2023). None if missing."""
+        if self.probabilities is None:
+            return None
+        return float(sum(a * p for a, p in zip(ANCHORS, self.probabilities, strict=True)))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a judge gave one sample that score for one subgoal; `answer` is its whole JSON, valid under the grammar."""
+
+    sample: str
+    subgoal: str
+    text: str
+    answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A number with its 95% interval; `n` is how many rows it rests on."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """How well the dataset supports one subgoal.
+
+    `alignment` maps each value that exists to its mean over the rows (paper, section 3.3). `shares` are those of the
+    rows at each of the six anchors. `support` is the share of rows whose value reaches 0.6, of the rows judged.
+    """
+
+    subgoal: Subgoal
+    alignment: Mapping[str, Estimate]
+    shares: tuple[float, ...]
+    support: Estimate
+    n_support: int
+    n_judged: int
+    n_failed: int
+    below_tau: bool
+    verdict: Verdict

