@@ -80,7 +80,8 @@ class Judge:
         texts = [_texts(sample, subgoal) for sample, subgoal in fitted]
         decoded, n_tokens = self._decoded(texts) if self._decodes else ([None] * len(pairs), 0)
         known = [
-            {"explanation": answer["explanation"]} if answer and self.order == "reason-first" else {} for answer in decoded
+            {"explanation": answer["explanation"]} if answer and self.order == "reason-first" else {}
+            for answer in decoded
         ]
         choices = self.engine.choose(
             [self.question.prompt(text, given, asking="score") for text, given in zip(texts, known, strict=True)],

@@ -67,7 +67,9 @@ class Question:
         """The same question with the rubric alone."""
         return replace(self, examples=())
 
-    def prompt(self, texts: Mapping[str, str], known: Mapping[str, Any] | None = None, *, asking: str | None = None) -> Prompt:
+    def prompt(
+        self, texts: Mapping[str, str], known: Mapping[str, Any] | None = None, *, asking: str | None = None
+    ) -> Prompt:
         """The prompt for these texts. With `asking`, the answer is begun up to that field, after the `known` ones.
 
         The examples' answers then end with that field too: what comes after it cannot matter, and costs tokens.
@@ -162,7 +164,8 @@ def _parts(prompt: str, path: Path) -> Sequence[str]:
     found = re.split(r"^<!-- ([a-z ]+) -->\n", prompt, flags=re.MULTILINE)
     if tuple(found[1::2]) != _PARTS:
         raise QuestionError(
-            f"{path} has the parts {', '.join(found[1::2]) or 'none'}.", f"It needs, in this order: {', '.join(_PARTS)}."
+            f"{path} has the parts {', '.join(found[1::2]) or 'none'}.",
+            f"It needs, in this order: {', '.join(_PARTS)}.",
         )
     shared, per_sample, per_subgoal = found[2::2]
     return shared.strip(), per_sample, per_subgoal.strip()

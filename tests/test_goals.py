@@ -142,9 +142,7 @@ SHARES = st.floats(0, 1, exclude_min=True)
 @st.composite
 def whole_goals(draw: st.DrawFn) -> Goal:
     ids = draw(st.lists(IDS, min_size=1, max_size=4, unique=True))
-    subgoals = [
-        Subgoal(id, draw(TRIMMED), draw(TRIMMED), draw(st.just("") | TRIMMED), draw(SHARES)) for id in ids
-    ]
+    subgoals = [Subgoal(id, draw(TRIMMED), draw(TRIMMED), draw(st.just("") | TRIMMED), draw(SHARES)) for id in ids]
     kept = {subgoal.digest: subgoal for subgoal in subgoals}
     exchanges = draw(st.lists(st.builds(Exchange, TRIMMED, TRIMMED), max_size=2))
     return Goal(draw(TRIMMED), draw(TRIMMED), tuple(exchanges), tuple(kept.values()), draw(SHARES))
@@ -170,9 +168,7 @@ def as_table(goal: Goal) -> dict[str, Any]:
 
 
 @given(goal=whole_goals())
-def test_any_goal_that_is_written_is_read_back_equal(
-    goal: Goal, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_any_goal_that_is_written_is_read_back_equal(goal: Goal, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.getbasetemp() / "round_trip.toml"
     file.write_bytes(tomlkit.dumps(as_table(goal)).encode())
     assert read_goal(file) == goal
@@ -189,9 +185,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def test_a_goal_is_found_by_path_before_name(
-    shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_goal_is_found_by_path_before_name(shelf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_goal("heart") == shelf / "heart.toml"
     assert list(shipped_goals()) == ["bills", "heart"]
     monkeypatch.chdir(tmp_path)

@@ -30,18 +30,14 @@ CANARY = "CANARYPATIENT"
 
 def lines(file: Path, *rows: object) -> Path:
     """A JSONL file: bytes stand as they are, other values are dumped."""
-    file.write_bytes(
-        b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows)
-    )
+    file.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
     return file
 
 
 def everything(file: Path, **options: Any) -> tuple[list[Sample], list[Refusal]]:
     """What the reader yields for the layout it recognises."""
     found = list(read(file, recognise(file, **options)))
-    return [row for row in found if isinstance(row, Sample)], [
-        row for row in found if isinstance(row, Refusal)
-    ]
+    return [row for row in found if isinstance(row, Sample)], [row for row in found if isinstance(row, Refusal)]
 
 
 def only(file: Path, **options: Any) -> Sample:
@@ -81,9 +77,7 @@ def data(tmp_path: Path) -> Path:
         ({"text": "b", "meta": {}}, "text only", "", "b"),
     ],
 )
-def test_a_known_layout_is_recognised(
-    data: Path, row: dict[str, Any], name: str, given: str, wanted: str
-) -> None:
+def test_a_known_layout_is_recognised(data: Path, row: dict[str, Any], name: str, given: str, wanted: str) -> None:
     sample = only(lines(data, row))
     assert (sample.input, sample.output) == (given, wanted)
     assert (sample.id, sample.source, sample.line) == ("data:1", "data.jsonl", 1)
@@ -189,12 +183,8 @@ def test_a_template_of_empty_columns_is_no_input(data: Path) -> None:
 
 def test_a_layout_describes_itself_in_a_sentence(data: Path) -> None:
     said = recognise(lines(data, {"id": 1, **ASKED})).describe()
-    assert (
-        said == "question-answer (jsonl): input from 'question', output from 'answer'; ids from column 'id'."
-    )
-    assert (
-        "a template of 'question', output from nothing" in recognise(data, template="{question}").describe()
-    )
+    assert said == "question-answer (jsonl): input from 'question', output from 'answer'; ids from column 'id'."
+    assert "a template of 'question', output from nothing" in recognise(data, template="{question}").describe()
     assert "last assistant turn of 'messages'" in Layout("chat messages", turns="messages").describe()
     assert "datasets, split 'train'" in Layout("x", ("a",), format="datasets", split="train").describe()
 
@@ -291,9 +281,7 @@ def test_a_mark_at_the_start_and_carriage_returns_are_accepted(data: Path) -> No
 
 
 def test_a_file_in_which_no_row_is_usable_yields_refusals_only(data: Path) -> None:
-    samples, refusals = everything(
-        lines(data, {"question": "", "answer": ""}, {"question": "a", "answer": " "})
-    )
+    samples, refusals = everything(lines(data, {"question": "", "answer": ""}, {"question": "a", "answer": " "}))
     assert (samples, len(refusals)) == ([], 2)
 
 
@@ -308,9 +296,7 @@ def complaint(file: Path, **options: Any) -> DataError:
     return caught.value
 
 
-@pytest.mark.parametrize(
-    "name", ["absent.jsonl", "absent.json", "absent.csv", "absent.parquet", "absent.csv.gz"]
-)
+@pytest.mark.parametrize("name", ["absent.jsonl", "absent.json", "absent.csv", "absent.parquet", "absent.csv.gz"])
 def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
     assert "No such file" in complaint(tmp_path / name).problem
 
@@ -433,9 +419,7 @@ def test_options_that_do_not_fit_are_refused(data: Path) -> None:
 
 
 def test_every_format_has_a_reader_that_gives_the_same_samples(tmp_path: Path) -> None:
-    rows = [
-        {"id": f"r{place}", "question": f'q{place}, "é"\n', "answer": f"a{place}"} for place in range(150)
-    ]
+    rows = [{"id": f"r{place}", "question": f'q{place}, "é"\n', "answer": f"a{place}"} for place in range(150)]
     for kind in FORMATS:
         file = tmp_path / f"rows.{kind}"
         WRITERS[kind](file, rows)
@@ -521,8 +505,7 @@ def test_bad_text_in_a_json_file_costs_its_row_only(tmp_path: Path) -> None:
 def test_a_csv_record_is_numbered_by_its_first_line(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
     file.write_bytes(
-        b'\xef\xbb\xbf\nquestion, answer\r\n"a\nb\nc",d\n\ne\nf,g\nh,caf\xe9\ni,\nj,k,l\n"m"x,n\n'
-        + b'o,p\n"q,r\ns,t\n'
+        b'\xef\xbb\xbf\nquestion, answer\r\n"a\nb\nc",d\n\ne\nf,g\nh,caf\xe9\ni,\nj,k,l\n"m"x,n\n' + b'o,p\n"q,r\ns,t\n'
     )
     samples, refusals = everything(file)
     assert [(sample.line, sample.input) for sample in samples] == [(3, "a\nb\nc"), (8, "f"), (13, "o")]
@@ -630,9 +613,7 @@ JSON = st.recursive(
 
 
 @given(
-    values=st.lists(
-        st.fixed_dictionaries({"text": TEXTS.filter(str.strip), "more": JSON}), min_size=1, max_size=6
-    ),
+    values=st.lists(st.fixed_dictionaries({"text": TEXTS.filter(str.strip), "more": JSON}), min_size=1, max_size=6),
     indent=st.sampled_from([None, 0, 3]),
     keyed=st.booleans(),
     padding=st.integers(0, 200),
@@ -694,9 +675,7 @@ def bad_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     good = {"messages": [turn("user", "a"), turn("assistant", "b")]}
     yield lines(folder / "chat.jsonl", good, *({"messages": chat} for chat in chats)), {}
     table = folder / "rows.csv"
-    table.write_text(
-        f'question,answer\na,b\n{text}\n{text},{text},{text}\n"{text}"{text},b\n{text},\n"{text},b\n'
-    )
+    table.write_text(f'question,answer\na,b\n{text}\n{text},{text},{text}\n"{text}"{text},b\n{text},\n"{text},b\n')
     yield table, {}
     table = folder / "rows.json"
     table.write_text(json.dumps([ASKED, text, [text], {text: text}, {"question": text, "answer": "\ud800"}]))
@@ -741,9 +720,7 @@ def test_no_message_holds_text_of_a_row(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["jsonl", "json", "csv"])
 def test_a_long_file_is_never_held_whole(tmp_path: Path, kind: str) -> None:
     file = tmp_path / f"rows.{kind}"
-    WRITERS[kind](
-        file, [{"question": f"{place} " + "q" * 1000, "answer": "a" * 1000} for place in range(3000)]
-    )
+    WRITERS[kind](file, [{"question": f"{place} " + "q" * 1000, "answer": "a" * 1000} for place in range(3000)])
     layout = recognise(file)
     tracemalloc.start()
     try:
@@ -786,9 +763,7 @@ def test_importing_the_readers_loads_nothing_heavy() -> None:
         ("codealpaca/code_alpaca_2k.json", {}, 2015, 2, "code_alpaca_2k:1"),
     ],
 )
-def test_real_data_is_read(
-    path: str, options: dict[str, Any], n_samples: int, n_refused: int, first: str
-) -> None:
+def test_real_data_is_read(path: str, options: dict[str, Any], n_samples: int, n_refused: int, first: str) -> None:
     folder = os.environ.get("GOALCOVER_DATA")
     if not folder:
         pytest.skip("GOALCOVER_DATA names no folder of real data")

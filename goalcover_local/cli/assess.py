@@ -21,18 +21,58 @@ _REFUSALS_SHOWN = 10
 @click.command("assess", short_help="Judge every sample against every subgoal of a goal.")
 @click.argument("goal")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--run", "run_folder", required=True, type=click.Path(path_type=Path), help="The run folder, new or to be continued.")
-@click.option("--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given.")
-@click.option("--limit", type=click.IntRange(1), help="Judge only this many rows, drawn by --seed; smaller limits are parts of larger ones.")
+@click.option(
+    "--run",
+    "run_folder",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The run folder, new or to be continued.",
+)
+@click.option(
+    "--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    help="Judge only this many rows, drawn by --seed; smaller limits are parts of larger ones.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Fixes which rows a limit draws, and their order.")
-@click.option("--explain", type=click.Choice(["low", "all", "none"]), default="low", show_default=True, help="Explain scores: of low rows of likely gaps, all, or none.")
-@click.option("--order", type=click.Choice(["score-first", "reason-first"]), help="Score before or after the explanation; the card's choice if not given.")
-@click.option("--decode", type=click.Choice(["choice", "grammar"]), default="choice", show_default=True, help="Read the anchors' probabilities, or also decode each whole answer.")
-@click.option("--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement; the card's choice if not given.")
-@click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap; the goal's if not given.")
+@click.option(
+    "--explain",
+    type=click.Choice(["low", "all", "none"]),
+    default="low",
+    show_default=True,
+    help="Explain scores: of low rows of likely gaps, all, or none.",
+)
+@click.option(
+    "--order",
+    type=click.Choice(["score-first", "reason-first"]),
+    help="Score before or after the explanation; the card's choice if not given.",
+)
+@click.option(
+    "--decode",
+    type=click.Choice(["choice", "grammar"]),
+    default="choice",
+    show_default=True,
+    help="Read the anchors' probabilities, or also decode each whole answer.",
+)
+@click.option(
+    "--value",
+    type=click.Choice(["score", "expectation", "corrected"]),
+    help="Which number stands for a judgement; the card's choice if not given.",
+)
+@click.option(
+    "--tau",
+    type=click.FloatRange(0, 1),
+    help="Alignment below which the paper calls a subgoal a gap; the goal's if not given.",
+)
 @click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long.")
 @click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed.")
-@click.option("--devices", default="", help="Comma-separated devices, a process each, such as cuda:0,cuda:1. One is found if not given.")
+@click.option(
+    "--devices",
+    default="",
+    help="Comma-separated devices, a process each, such as cuda:0,cuda:1. One is found if not given.",
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads for the judge.")
 @click.option("--input-column", help="Column(s) that make the input, comma-separated.")
 @click.option("--output-column", help="Column(s) that make the output, comma-separated.")
@@ -40,7 +80,11 @@ _REFUSALS_SHOWN = 10
 @click.option("--id-column", help="Column that names a row.")
 @click.option("--format", "file_format", help="The data's format, where the file's name does not tell.")
 @click.option("--split", help="Which split of a datasets folder.")
-@click.option("--dry-run", is_flag=True, help="Count tokens, measure the rate, tell how long it would take; judge and store nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Count tokens, measure the rate, tell how long it would take; judge and store nothing.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the coverage as JSON at the end.")
 @click.pass_context
 def command(ctx: click.Context, **options: Any) -> None:
@@ -107,7 +151,8 @@ def _take_in(run: Run, goal: Goal, layout: Any, digest: str, data: Path) -> None
     counts = run.put_rows(_some_usable(read(data, layout), data), digest)
     n_refused = counts.refusals
     click.echo(
-        f"{counts.rows + n_refused} rows in, {counts.rows} used ({counts.samples} different), {n_refused} refused.", err=True
+        f"{counts.rows + n_refused} rows in, {counts.rows} used ({counts.samples} different), {n_refused} refused.",
+        err=True,
     )
     if not counts.rows:
         raise DataError(f"No row of {data.name} can be used.", "See the reasons above.")
@@ -131,7 +176,9 @@ def _some_usable(rows: Iterator[Sample | Refusal], data: Path) -> Iterator[Sampl
         yield row
     if not n_used:
         _tell_refusals(refused)
-        raise DataError(f"No row of {data.name} can be used.", "The reasons are above; mend the file, or name its columns.")
+        raise DataError(
+            f"No row of {data.name} can be used.", "The reasons are above; mend the file, or name its columns."
+        )
 
 
 def _tell_refusals(refusals: Sequence[Refusal]) -> None:
@@ -271,7 +318,9 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
         click.echo("Stopped by --max-hours. The same command goes on from here.", err=True)
         ctx.exit(130)
     if n_failed:
-        click.echo(f"{n_failed} judgements failed: `goalcover show {run.folder} --failures`, then --retry-failed.", err=True)
+        click.echo(
+            f"{n_failed} judgements failed: `goalcover show {run.folder} --failures`, then --retry-failed.", err=True
+        )
         ctx.exit(3)
 
 

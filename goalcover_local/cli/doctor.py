@@ -24,7 +24,14 @@ class Check(NamedTuple):
 
 @click.command("doctor", short_help="Prove that a judge is ready: weights, grammar, sockets, memory, run folder.")
 @click.option("--judge", "card_name", help="The judge's card; the embedded one if not given.")
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), default=Path("runs"), show_default=True, help="Where run folders are to lie.")
+@click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path),
+    default=Path("runs"),
+    show_default=True,
+    help="Where run folders are to lie.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, card_name: str | None, run_folder: Path, as_json: bool) -> None:
@@ -73,7 +80,11 @@ def _checks(card: Card, run_folder: Path) -> Iterator[Check]:
         yield Check("engine", False, str(error))
         return
     identity = judge.identity
-    yield Check("engine", True, f"{identity['engine']} {identity['transformers']}, {identity['precision']} on {identity['device']}")
+    yield Check(
+        "engine",
+        True,
+        f"{identity['engine']} {identity['transformers']}, {identity['precision']} on {identity['device']}",
+    )
     yield told("grammar", lambda: _grammar(judge))
     yield told("anchors", lambda: _anchors(judge))
     from ..offline import refused
@@ -141,7 +152,9 @@ def _grammar(judge: Judge) -> str:
     begging = Prompt((Message("user", "Write a poem about the sea in plain words. No JSON, no braces, only verse."),))
     completion = judge.engine.generate([begging], judge.question.grammar(), max_tokens=48)[0]
     if completion.failure or judge.question.read(completion.text) is None:
-        raise EngineError("Asked for prose, the judge broke out of its grammar.", "Do not use this engine; please report it.")
+        raise EngineError(
+            "Asked for prose, the judge broke out of its grammar.", "Do not use this engine; please report it."
+        )
     return f"binds: asked for a poem, the judge answered {completion.n_tokens} tokens of legal JSON"
 
 
@@ -150,13 +163,17 @@ def _anchors(judge: Judge) -> str:
     from ..errors import EngineError
     from ..terms import Sample, Subgoal
 
-    sample = Sample("doctor", "Which knot holds two ropes together?", "Use a sheet bend: it joins ropes of unlike thickness.")
+    sample = Sample(
+        "doctor", "Which knot holds two ropes together?", "Use a sheet bend: it joins ropes of unlike thickness."
+    )
     fitting = Subgoal("fitting", "Knots and ropes", "Explains how to tie knots and join ropes.")
     alien = Subgoal("alien", "Dental care", "Explains how to care for teeth and gums.")
     batch = judge.judge([(sample, fitting), (sample, alien)])
     first, second = (j.expectation for j in batch.judgements)
     if first is None or second is None:
-        raise EngineError(f"The judge failed: {batch.judgements[0].failure or batch.judgements[1].failure}.", "See above.")
+        raise EngineError(
+            f"The judge failed: {batch.judgements[0].failure or batch.judgements[1].failure}.", "See above."
+        )
     told = f"a fitting capability gets {first:.2f}, an alien one {second:.2f}"
     if first <= second:
         raise EngineError(f"The judge confuses a clear case: {told}.", "Use a stronger judge.")

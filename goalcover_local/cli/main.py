@@ -84,7 +84,9 @@ def run() -> None:
             raise
         # The message of an unforeseen error may quote a sample, so only its kind is told.
         click.echo(f"Error: {type(error).__name__}, which was not foreseen.", err=True)
-        click.echo("Nothing stored is lost. Run `goalcover --debug …` for the traceback (it may show sample text).", err=True)
+        click.echo(
+            "Nothing stored is lost. Run `goalcover --debug …` for the traceback (it may show sample text).", err=True
+        )
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -37,7 +37,13 @@ def list_(as_json: bool) -> None:
     from .table import print_table
 
     rows = [
-        [c.name + (" (default)" if c.name == DEFAULT_CARD else ""), c.parameters, " and ".join(c.roles), c.source.kind, s]
+        [
+            c.name + (" (default)" if c.name == DEFAULT_CARD else ""),
+            c.parameters,
+            " and ".join(c.roles),
+            c.source.kind,
+            s,
+        ]
         for c, s in cards
     ]
     print_table(["card", "size", "for", "source", "weights"], rows)
@@ -83,7 +89,9 @@ def pull(name: str) -> None:
 @command.command("add")
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--card", "name", required=True, help="The card these weights belong to; a new name makes a new card.")
-@click.option("--sha256sums", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Digests to hold them to.")
+@click.option(
+    "--sha256sums", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Digests to hold them to."
+)
 @click.option("--copy", is_flag=True, help="Copy the weights instead of using them where they are.")
 @click.option("--replace", is_flag=True, help="Accept weights that differ from those added before.")
 def add(directory: Path, name: str, sha256sums: Path | None, copy: bool, replace: bool) -> None:

@@ -60,7 +60,8 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
     chosen: Value = value or told["value"]
     if chosen not in found:
         raise StoreError(
-            f"This run has no {chosen} values.", f"Choose one of {', '.join(sorted(found))} with --value, or assess again."
+            f"This run has no {chosen} values.",
+            f"Choose one of {', '.join(sorted(found))} with --value, or assess again.",
         )
     limit = goal.tau if tau is None else tau
     return Results(
@@ -149,7 +150,9 @@ def print_results(run: Run, found: Results) -> None:
     if found.n_truncated:
         click.echo(f"{found.n_truncated} samples were longer than the judge's context and cut in their middle.")
     if found.agreement is not None:
-        click.echo(f"On our reference pairs this judge's evidence agrees with their anchors at rho = {found.agreement:.2f}.")
+        click.echo(
+            f"On our reference pairs this judge's evidence agrees with their anchors at rho = {found.agreement:.2f}."
+        )
     click.echo(
         f"{run.n_asked()} pairs asked, {run.n_stored()} stored (reference pairs included), "
         f"{duration(run.counter('device_seconds'))} of device time ({run.counter('device_seconds') / 3600:.4f} h)."

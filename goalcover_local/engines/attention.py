@@ -36,7 +36,9 @@ class Rule:
 class Pass(Protocol):
     """One forward pass under way."""
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule) -> torch.Tensor:
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule
+    ) -> torch.Tensor:
         """Attention's output, shape (n_heads, n_tokens, head_size), for inputs without their batch dimension."""
         ...
 
@@ -101,7 +103,14 @@ class Canopy:
     """A pass over trees that stand side by side on one trunk. With `keep`, their keys and values stay for decoding."""
 
     def __init__(
-        self, trees: Sequence[Tree], trunk: KeyValues, trunk_length: int, dtype: torch.dtype, device: torch.device, *, keep: bool
+        self,
+        trees: Sequence[Tree],
+        trunk: KeyValues,
+        trunk_length: int,
+        dtype: torch.dtype,
+        device: torch.device,
+        *,
+        keep: bool,
     ) -> None:
         self.trunk = trunk
         self.trunk_length = trunk_length
@@ -117,7 +126,9 @@ class Canopy:
         self._dtype, self._device = dtype, device
         self._biases: dict[int | None, list[torch.Tensor | None]] = {}
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule) -> torch.Tensor:
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule
+    ) -> torch.Tensor:
         """Attention's output for every node, shape (n_heads, n_tokens, head_size)."""
         if self._keep:
             self.kept[layer] = (key, value)
@@ -183,7 +194,9 @@ class Tips:
         self._blind, self._offsets = self._blind[rows], self._offsets[rows]
         self._own = {layer: (key[rows], value[rows]) for layer, (key, value) in self._own.items()}
 
-    def attend(self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule) -> torch.Tensor:
+    def attend(
+        self, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rule: Rule
+    ) -> torch.Tensor:
         """Attention's output for one new token a path, shape (n_heads, n_paths, head_size)."""
         heads, n, size = query.shape
         groups = key.shape[0]

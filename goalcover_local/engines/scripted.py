@@ -65,7 +65,9 @@ class ScriptedEngine:
         for prompt in prompts:
             text = str(self._next(prompt))
             well = bool(text) and legal(text, grammar)
-            completions.append(Completion(text if well else "", len(text.split()), None if well else "scripted failure"))
+            completions.append(
+                Completion(text if well else "", len(text.split()), None if well else "scripted failure")
+            )
         return completions
 
     def close(self) -> None:

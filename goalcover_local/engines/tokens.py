@@ -35,16 +35,23 @@ class PromptTokenizer:
     ) -> None:
         if not tokenizer.chat_template:
             raise EngineError(
-                "The model's tokenizer has no chat template.", "Use an instruction-tuned model, or add its chat_template.jinja."
+                "The model's tokenizer has no chat template.",
+                "Use an instruction-tuned model, or add its chat_template.jinja.",
             )
         self.tokenizer = tokenizer
         self._options = dict(template_options or {})
         self._system_role = system_role
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._forged = re.compile("|".join(re.escape(mark) for mark in sorted(special | set(markers), key=len, reverse=True)))
-        self._split = re.compile("(" + "|".join(re.escape(mark) for mark in sorted(special, key=len, reverse=True)) + ")")
+        self._forged = re.compile(
+            "|".join(re.escape(mark) for mark in sorted(special | set(markers), key=len, reverse=True))
+        )
+        self._split = re.compile(
+            "(" + "|".join(re.escape(mark) for mark in sorted(special, key=len, reverse=True)) + ")"
+        )
         self._pieces = lru_cache(maxsize=20_000)(self._encode)
-        canary = self.text(Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d "))))
+        canary = self.text(
+            Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d ")))
+        )
         self._by_piece = bool(special) and self._by_pieces(canary) == list(self._encode(canary))
 
     def text(self, prompt: Prompt, *, answer_turn: bool = True) -> str:
@@ -52,7 +59,11 @@ class PromptTokenizer:
         turns = [{"role": m.role, "content": self.harmless(m.content)} for m in prompt.messages]
         if not self._system_role and turns and turns[0]["role"] == "system":
             system = turns.pop(0)["content"]
-            turns[0] = {"role": "user", "content": f"{system}\n\n{turns[0]['content']}"} if turns else {"role": "user", "content": system}
+            turns[0] = (
+                {"role": "user", "content": f"{system}\n\n{turns[0]['content']}"}
+                if turns
+                else {"role": "user", "content": system}
+            )
         text: str = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=answer_turn, **self._options
         )

@@ -81,7 +81,9 @@ class TransformersEngine:
                 f"transformers cannot load the model in {directory}: {error}",
                 "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
             ) from error
-        prompts = PromptTokenizer(tokenizer, template_options=template_options, markers=markers, system_role=system_role)
+        prompts = PromptTokenizer(
+            tokenizer, template_options=template_options, markers=markers, system_role=system_role
+        )
         return cls(model, prompts, context=context, identity=identity)
 
     def describe(self) -> Mapping[str, str]:
@@ -150,7 +152,9 @@ class TransformersEngine:
                     failures[row] = "the model's probabilities are not finite"
         return Choices(probabilities, tuple(failures), n_tokens)
 
-    def _add_logs(self, logs: np.ndarray, canopy: attention.Canopy, asked: Sequence[tuple[_Answer, np.ndarray]]) -> None:
+    def _add_logs(
+        self, logs: np.ndarray, canopy: attention.Canopy, asked: Sequence[tuple[_Answer, np.ndarray]]
+    ) -> None:
         """Nothing; fills in each answer's log-probability, the sum over its path, from one pass through the model."""
         nodes = np.concatenate([path[-len(answer.path) :] for answer, path in asked])
         targets = np.concatenate([answer.path for answer, _ in asked])
@@ -200,12 +204,12 @@ class TransformersEngine:
                 completions[row] = self._completion(writer)
         return [completion for completion in completions if completion is not None]
 
-    def _write(self, writers: Sequence[_Writer], sequences: Sequence[np.ndarray], trunk: _Trunk, max_tokens: int) -> None:
+    def _write(
+        self, writers: Sequence[_Writer], sequences: Sequence[np.ndarray], trunk: _Trunk, max_tokens: int
+    ) -> None:
         trees = list(grow([sequence[trunk.length :] for sequence in sequences]))
         canopy = self._canopy(trees, trunk, keep=True)
-        paths = [
-            start + path for (start, _), tree in zip(canopy.spans, trees, strict=True) for path in tree.paths
-        ]
+        paths = [start + path for (start, _), tree in zip(canopy.spans, trees, strict=True) for path in tree.paths]
         at = torch.tensor([int(path[-1]) for path in paths])
         logits = self._logits(canopy, canopy.tokens, canopy.positions, at)
         tips = attention.Tips(canopy, paths, max_tokens)
@@ -223,7 +227,9 @@ class TransformersEngine:
             tips.n_seen += 1
 
     def _completion(self, writer: _Writer) -> Completion:
-        text = self._prompts.tokenizer.decode(writer.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = self._prompts.tokenizer.decode(
+            writer.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
+        )
         return Completion(text, len(writer.tokens))
 
     def _logits(
@@ -336,7 +342,10 @@ def resolve_precision(precision: str, device: str) -> torch.dtype:
     """The torch type for a card's precision; "auto" is bfloat16 where the device computes in it, else float32."""
     if precision == "auto":
         if device == "cpu":
-            native = torch.backends.cpu.get_cpu_capability().startswith("AVX512") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            native = (
+                torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+                and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+            )
             return torch.bfloat16 if native else torch.float32
         return torch.bfloat16
     return {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}[precision]
