@@ -14,14 +14,17 @@ from .terms import Coverage, Goal, Value, Verdict
 Rule = Literal["support", "mean"]
 
 
-def values(probabilities: np.ndarray, reference: np.ndarray, scale: Scale | None) -> Mapping[str, np.ndarray]:
+def values(
+    probabilities: np.ndarray, reference: np.ndarray, bias: np.ndarray, scale: Scale | None
+) -> Mapping[str, np.ndarray]:
     """Every value that exists for these judgements, each of shape (n_samples, n_subgoals), NaN where missing.
 
-    `probabilities` has shape (n_samples, n_subgoals, 6), `reference` (n_samples, n_reference_subgoals, 6).
+    `probabilities` has shape (n_samples, n_subgoals, 6), `reference` (n_samples, n_reference_subgoals, 6), `bias`
+    (n_subgoals,) as `scales.subgoal_bias` gives it.
     """
     found = {"score": stats.scores(probabilities), "expectation": stats.expectations(probabilities)}
-    if scale is not None and reference.shape[1]:
-        found["corrected"] = scale.apply(evidence(probabilities, reference))
+    if scale is not None:
+        found["corrected"] = scale.apply(evidence(probabilities, reference) - bias)
     return found
 
 

@@ -107,7 +107,7 @@ class Judge:
         )
 
     def explain(self, scored: Sequence[tuple[Sample, Subgoal, float]]) -> Batch:
-        """Explanations of scores already given; each one's whole answer is legal. What could not be written is absent."""
+        """Explanations of scores already given, each one's whole answer legal. What could not be written is absent."""
         started = time.perf_counter()
         fitted, _ = self._fitted([(sample, subgoal) for sample, subgoal, _ in scored])
         prompts = [
@@ -143,7 +143,7 @@ class Judge:
         return self.decode == "grammar" or self.order == "reason-first"
 
     def _decoded(self, texts: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, Any] | None], int]:
-        """Whole answers decoded under the grammar (None: none that the guide accepts), and how many tokens they took."""
+        """Whole answers decoded under the grammar (None: none that the guide accepts), and the tokens they took."""
         completions = self.engine.generate(
             [self.question.prompt(text) for text in texts], self.question.grammar(), max_tokens=EXPLANATION_TOKENS + 24
         )
@@ -159,9 +159,10 @@ class Judge:
         cut: dict[str, Sample] = {}
         if not pairs:
             return [], left_out
-        longest = max((subgoal for _, subgoal in pairs), key=lambda s: len(s.name) + len(s.description))
-        bare = self.question.prompt(_texts(Sample("", "", ""), longest), asking="score")
-        room = self.engine.context - EXPLANATION_TOKENS - _SLACK - self.engine.count_tokens([bare])[0]
+        bare = Sample("", "", "")
+        subgoals = {subgoal.digest: subgoal for _, subgoal in pairs}.values()
+        prompts = [self.question.prompt(_texts(bare, subgoal), asking="score") for subgoal in subgoals]
+        room = self.engine.context - EXPLANATION_TOKENS - _SLACK - max(self.engine.count_tokens(prompts))
         if room < _SLACK:
             raise EngineError(
                 "The question and its examples leave no room for a sample in the judge's context.",
@@ -169,15 +170,16 @@ class Judge:
             )
         for sample in {sample.digest: sample for sample, _ in pairs}.values():
             # No tokenizer makes more tokens than there are bytes, so most samples need no count.
-            if len(f"{sample.input}{sample.output}".encode("utf-8", "replace")) > room:
-                cut[sample.digest], n_tokens = self._shortened(sample, longest, room)
+            unfenced = self.question.unfenced(sample.input), self.question.unfenced(sample.output)
+            if len("".join(unfenced).encode("utf-8", "replace")) > room:
+                cut[sample.digest], n_tokens = self._shortened(sample, *unfenced, pairs[0][1], room)
                 if n_tokens:
                     left_out[sample.digest] = n_tokens
         return [(cut.get(sample.digest, sample), subgoal) for sample, subgoal in pairs], left_out
 
-    def _shortened(self, sample: Sample, subgoal: Subgoal, room: int) -> tuple[Sample, int]:
+    def _shortened(self, sample: Sample, input: str, output: str, subgoal: Subgoal, room: int) -> tuple[Sample, int]:
         """The sample in at most `room` tokens: the input keeps at most half of it, the output what is left."""
-        short_input, cut_input = self.engine.shorten(sample.input, room // 2)
+        short_input, cut_input = self.engine.shorten(input, room // 2)
         bare = replace(sample, input="", output="")
         with_input, without = self.engine.count_tokens(
             [
@@ -185,7 +187,7 @@ class Judge:
                 for part in (replace(bare, input=short_input), bare)
             ]
         )
-        short_output, cut_output = self.engine.shorten(sample.output, room - (with_input - without))
+        short_output, cut_output = self.engine.shorten(output, room - (with_input - without))
         return replace(sample, input=short_input, output=short_output), cut_input + cut_output
 
 

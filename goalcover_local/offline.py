@@ -36,7 +36,7 @@ SWITCHES = {
 
 _guard = {"installed": False, "shut": False}
 refused: list[str] = []
-"""Attempts that the guard refused, as `event host:port`."""
+"""Attempts that the guard refused, as `event host`."""
 
 
 def switch_offline() -> None:
@@ -73,6 +73,8 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
         address = arguments[1] if len(arguments) > 1 else None
         host = address[0] if isinstance(address, tuple) and address else None
+    elif event == "socket.getnameinfo":
+        host = arguments[0][0]
     elif event in ("socket.getaddrinfo", "socket.gethostbyname", "socket.gethostbyaddr"):
         host = arguments[0]
     else:

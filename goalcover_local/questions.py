@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -74,7 +74,7 @@ class Question:
 
         The examples' answers then end with that field too: what comes after it cannot matter, and costs tokens.
         """
-        texts = {key: self._unfenced(text) for key, text in texts.items()}
+        texts = {key: self.unfenced(text) for key, text in texts.items()}
         user = Template(self.per_sample).substitute(texts) + Template(self.per_subgoal).substitute(texts)
         opening = self._opening(asking)
         before_sample = self.per_sample.partition("${")[0]
@@ -91,11 +91,15 @@ class Question:
             turns += [Message("user", text), Message("assistant", json.dumps(answer, ensure_ascii=False))]
         return tuple(turns)
 
-    @staticmethod
-    def begun(known: Mapping[str, Any], asking: str) -> str:
-        """The answer's text up to the value of the field `asking`, with the fields before it given."""
+    def begun(self, known: Mapping[str, Any], asking: str) -> str:
+        """The answer's text up to the value of the field `asking`, with the fields before it given.
+
+        A text's opening quote belongs to it: tokenizers join it with the space before, and a model that is made to
+        part them loses its thread.
+        """
         start = json.dumps(dict(known), ensure_ascii=False)[:-1]
-        return f'{start}{", " if known else ""}"{asking}": '
+        quote = '"' if self.schema["properties"][asking].get("type") == "string" else ""
+        return f'{start}{", " if known else ""}"{asking}": {quote}'
 
     def written(self, answer: Mapping[str, Any]) -> str:
         """The answer's one legal text: its fields in order, as `json.dumps` writes them."""
@@ -110,9 +114,8 @@ class Question:
             return Grammar(_regex(self.schema))
         position = self.fields.index(asking)
         rest = {field: self.schema["properties"][field] for field in self.fields[position:]}
-        begun = re.escape("{") + f'"{asking}": '
         regex = _regex({**self.schema, "properties": rest, "required": list(rest)})
-        return Grammar(regex.removeprefix(begun))
+        return Grammar(regex.removeprefix("\\" + self.begun({}, asking)))
 
     def read(self, answer: str) -> Mapping[str, Any] | None:
         """The answer's fields, or None unless Outlines' guide accepts it, byte by byte, as a whole."""
@@ -124,9 +127,9 @@ class Question:
     @cached_property
     def _fences(self) -> re.Pattern[str] | None:
         names = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", self.per_sample + self.per_subgoal)))
-        return re.compile(rf"<(\s*/?\s*(?:{'|'.join(names)})\b)", re.IGNORECASE) if names else None
+        return re.compile(rf"<\s*(/?\s*(?:{'|'.join(names)})\b)", re.IGNORECASE) if names else None
 
-    def _unfenced(self, text: str) -> str:
+    def unfenced(self, text: str) -> str:
         """The text with every copy of this question's own fences broken by a space, so that no text can close them."""
         return self._fences.sub(r"< \1", text) if self._fences else text
 
@@ -139,28 +142,45 @@ def load_question(name: str, *, order: Order = "score-first", folder: Path | Non
         prompt = (home / "prompt.md").read_text(encoding="utf-8")
         schema = json.loads((home / f"answer{suffix}.schema.json").read_text(encoding="utf-8"))
         examples = read_lines(home / "examples.jsonl")
-    except FileNotFoundError as error:
+    except OSError as error:
         raise QuestionError(
             f"The question {name} has no {Path(error.filename).name} in {home}.", "Restore the folder from the package."
         ) from error
-    except json.JSONDecodeError as error:
-        raise QuestionError(f"A file of the question {name} is not JSON: {error}.", "Correct it.") from error
+    except ValueError as error:
+        raise QuestionError(f"A file of the question {name} cannot be read: {error}.", "Correct it.") from error
     question = Question(name, *_parts(prompt, home / "prompt.md"), schema, tuple(examples))
-    for number, example in enumerate(examples, start=1):
-        missing = set(question.fields) - set(example.get("answer", {}))
-        if missing:
-            raise QuestionError(
-                f"Example {number} of the question {name} has no {', '.join(sorted(missing))} in its answer.", "Add it."
-            )
+    _check(question)
     return question
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a JSON Lines file of the package."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
-def _parts(prompt: str, path: Path) -> Sequence[str]:
+def _check(question: Question) -> None:
+    """Nothing; raises QuestionError if its schema, placeholders and examples do not fit together."""
+    schema: Any = question.schema
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not properties or set(schema.get("required", ())) != set(properties):
+        raise QuestionError(f"The schema of {question.name} leaves fields out.", "Name and require them all.")
+    try:
+        question.grammar()
+    except ValueError as error:
+        raise QuestionError(f"The schema of {question.name} is no grammar: {error}.", "Correct it.") from error
+    text = Template(question.per_sample + question.per_subgoal)
+    if not text.is_valid():
+        raise QuestionError(f"The prompt of {question.name} has a broken placeholder.", "Write $$ for a $.")
+    for number, example in enumerate(question.examples, start=1):
+        for part, needed in (("fields", text.get_identifiers()), ("answer", question.fields)):
+            held = example.get(part) if isinstance(example, dict) else None
+            missing = set(needed) - set(held or ())
+            if missing:
+                named = ", ".join(sorted(missing))
+                raise QuestionError(f"Example {number} of {question.name} has no {named} in its {part}.", "Add it.")
+
+
+def _parts(prompt: str, path: Path) -> tuple[str, str, str]:
     found = re.split(r"^<!-- ([a-z ]+) -->\n", prompt, flags=re.MULTILINE)
     if tuple(found[1::2]) != _PARTS:
         raise QuestionError(

@@ -1,9 +1,10 @@
 """The scale of a judge: what makes a value of 0.6 mean the same whoever judges.
 
-A small judge has moods: some samples get high scores for whatever they are asked about, and its expectations huddle in
-the middle. The mood is measured by *reference subgoals* that hardly any sample supports, asked beside the user's own; a
-sample's evidence for a subgoal is its log-odds less their mean. A monotone map then turns evidence into the anchors'
-scale. It is fitted once per judge on *reference pairs*, samples and subgoals of ours with known anchors.
+A small judge has biases: some samples get high scores for whatever they are asked about, some subgoals for whatever
+sample, and its expectations huddle in the middle. Both biases are measured on ground of ours: *reference subgoals* that
+hardly any sample supports are asked of every sample, and *reference samples* that support hardly any subgoal are asked
+about every subgoal. What a pair's log-odds have beyond both means is its evidence (double centring). A monotone map then
+turns evidence into the anchors' scale; it is fitted once per judge on *reference pairs* of ours with known anchors.
 """
 
 from __future__ import annotations
@@ -16,15 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.optimize import isotonic_regression
+from scipy.stats import spearmanr
 
 from .cards import models_home
 from .questions import read_lines
 from .resources import shipped
-from .terms import ANCHORS, Sample, Subgoal, digest_of
+from .terms import ANCHORS, SUPPORT_AT, Sample, Subgoal, digest_of
 
 _FLOOR = 1e-6
 """Probabilities below this are taken for it: what lies deeper is rounding, not judgement."""
+
+
+N_REFERENCE_SAMPLES = 12
+"""How many reference samples measure a subgoal's bias."""
+
+SUPPORTING_SHARE = 0.2
+"""The share of supporting pairs for which a scale is fitted, chosen on labelled rows (docs/decisions/0003-scale.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +76,7 @@ class Scale:
 
 
 def reference_subgoals(folder: Path | None = None) -> list[Subgoal]:
-    """The capabilities, far from any likely goal, that measure a sample's mood (`grammars/alignment/unrelated.jsonl`)."""
+    """The capabilities, far from any likely goal, that measure a sample's bias (`grammars/alignment/unrelated.jsonl`)."""
     lines = read_lines((folder or shipped("grammars")) / "alignment" / "unrelated.jsonl")
     return [Subgoal(f"reference-{n}", line["name"], line["description"]) for n, line in enumerate(lines, start=1)]
 
@@ -87,13 +95,26 @@ def reference_pairs(folder: Path | None = None) -> list[ReferencePair]:
 
 
 def reference_digest() -> str:
-    """Digest of the reference pairs and subgoals that a scale rests on."""
+    """Digest of the reference pairs, samples and subgoals that a scale rests on."""
     return digest_of(
         [
             [subgoal.digest for subgoal in reference_subgoals()],
+            [sample.digest for sample in reference_samples()],
             [[pair.sample.digest, pair.subgoal.digest, pair.anchor] for pair in reference_pairs()],
         ]
     )
+
+
+def reference_samples(folder: Path | None = None) -> list[Sample]:
+    """The samples that measure a subgoal's bias: of each domain of the reference pairs the shortest, in their order."""
+    shortest: dict[str, Sample] = {}
+    lines = read_lines((folder or shipped("grammars")) / "alignment" / "reference.jsonl")
+    for n, line in enumerate(lines, start=1):
+        sample = Sample(f"reference-{n}", line["input"], line["output"], "reference.jsonl", n)
+        known = shortest.get(line["domain"])
+        if known is None or len(sample.input + sample.output) < len(known.input + known.output):
+            shortest[line["domain"]] = sample
+    return sorted(shortest.values(), key=lambda sample: len(sample.input + sample.output))[:N_REFERENCE_SAMPLES]
 
 
 def log_odds(probabilities: np.ndarray) -> np.ndarray:
@@ -108,45 +129,56 @@ def log_odds(probabilities: np.ndarray) -> np.ndarray:
 
 
 def evidence(probabilities: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    """Log-odds less the sample's mood, shape (n_samples, n_subgoals).
+    """Log-odds less the sample's bias, shape (n_samples, n_subgoals), in nats.
 
-    `probabilities` has shape (n_samples, n_subgoals, 6), `reference` (n_samples, n_reference_subgoals, 6). The mood is
+    `probabilities` has shape (n_samples, n_subgoals, 6), `reference` (n_samples, n_reference_subgoals, 6). The bias is
     the mean over the reference subgoals that are not missing; where all are, the evidence is missing.
     """
-    present = ~np.isnan(reference).any(axis=-1)
-    totals = np.where(present, np.nan_to_num(log_odds(reference)), 0.0).sum(axis=1)
-    counts = present.sum(axis=1)
-    mood = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
-    result: np.ndarray = log_odds(probabilities) - mood[:, None]
+    result: np.ndarray = log_odds(probabilities) - _mean(log_odds(reference), axis=1)[:, None]
     return result
 
 
+def subgoal_bias(found: np.ndarray) -> np.ndarray:
+    """The bias of each subgoal, shape (n_subgoals,): its mean evidence on the reference samples, (n_samples, n_subgoals)."""
+    return _mean(found, axis=0)
+
+
+def _mean(values: np.ndarray, axis: int) -> np.ndarray:
+    """The mean of what is not missing; NaN where all is."""
+    counts = (~np.isnan(values)).sum(axis=axis)
+    return np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan)
+
+
 def fit(found: Sequence[float], anchors: Sequence[float], reference: str) -> Scale:
-    """The scale that fits evidence to known anchors best, monotone: isotonic regression, its steps joined by lines.
+    """The scale on which as many reference pairs reach each anchor as truly do: equipercentile linking.
 
-    Missing evidence (NaN) is left out. Raises ValueError if fewer than 20 pairs are left.
+    Pairs are weighted so that a fifth of them support their subgoal, as in data with several subgoals; a scale that
+    predicted anchors one by one would shrink a weak judge's values to the middle, and no row would ever reach 0.6.
+    Missing evidence (NaN) is left out. Raises ValueError if fewer than 20 pairs are left, or all are of one kind.
+    Source: Kolen and Brennan, Test Equating, Scaling, and Linking (2014), chapter 2.
     """
-    from scipy.stats import spearmanr
-
     x, y = np.asarray(found, dtype=float), np.asarray(anchors, dtype=float)
     x, y = x[~np.isnan(x)], y[~np.isnan(x)]
-    if len(x) < 20:
-        raise ValueError("a scale needs at least 20 judged reference pairs")
-    order = np.argsort(x, kind="stable")
-    fitted = isotonic_regression(y[order]).x
-    knots_x, knots_y = [], []
-    for level in np.unique(fitted):
-        at = x[order][fitted == level]
-        knots_x.append(float(at.mean()))
-        knots_y.append(float(level))
-    return Scale(tuple(knots_x), tuple(knots_y), reference, float(spearmanr(x, y).statistic))
+    supporting = y >= SUPPORT_AT - 1e-9
+    if len(x) < 20 or supporting.all() or not supporting.any():
+        raise ValueError("a scale needs at least 20 judged reference pairs, some of which support their subgoal")
+    weights = np.where(supporting, SUPPORTING_SHARE / supporting.sum(), (1 - SUPPORTING_SHARE) / (~supporting).sum())
+    falling = np.argsort(-x, kind="stable")
+    reached = np.cumsum(weights[falling])
+    knots: list[tuple[float, float]] = [(float(x.min()), ANCHORS[0])]
+    for anchor in ANCHORS[1:]:
+        share = weights[y >= anchor - 1e-9].sum()
+        if share > 0:
+            knots.append((float(np.interp(share, reached, x[falling])), anchor))
+    rho = float(spearmanr(x, y).statistic)
+    return Scale(tuple(e for e, _ in knots), tuple(a for _, a in knots), reference, rho)
 
 
 def find_scale(judge: str) -> Scale | None:
     """The scale kept for this judge's digest, if it was fitted on today's reference pairs."""
     try:
         scale = Scale.from_record(json.loads(_path(judge).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
     return scale if scale.reference == reference_digest() else None
 

@@ -46,7 +46,7 @@ def mean_interval(values: np.ndarray) -> Estimate:
 
 
 def share_interval(n_hits: int, n: int) -> Estimate:
-    """A share with its 95% interval (Wilson 1927): sensible at 0 and 1, where support is rarest and most of interest."""
+    """A share with its 95% interval (Wilson 1927): sensible near 0, where support is rarest and of most interest."""
     if n == 0:
         return Estimate(float("nan"), 0.0, 1.0, 0)
     interval = distributions.binomtest(n_hits, n).proportion_ci(CONFIDENCE, method="wilson")

@@ -25,26 +25,23 @@ def main(card_name: str | None, threads: int | None) -> None:
     """Remove each capability of the demo in turn."""
     offline.switch_offline()
     offline.shut()
-    from bench_judge import auc, judge_set
+    from bench_judge import auc, judged_values
 
     from goalcover_local.cards import DEFAULT_CARD, load_card
-    from goalcover_local.coverage import coverage, values
+    from goalcover_local.coverage import coverage
     from goalcover_local.goals import find_goal, read_goal
     from goalcover_local.judges import open_judge
     from goalcover_local.phases.calibrate import judge_references, scale_from
     from goalcover_local.resources import shipped
-    from goalcover_local.scales import reference_subgoals
 
     judge = open_judge(load_card(card_name or DEFAULT_CARD), threads=threads)
-    scale = scale_from([batch for _, batch in judge_references(judge)])
+    scale = scale_from(list(judge_references(judge)))
     goal = read_goal(find_goal(NAME))
     lines = (shipped("goals") / f"{NAME}-complete.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     n_own = len(goal.subgoals)
-    found = judge_set(
-        judge, [(row["question"], row["answer"]) for row in rows], [*goal.subgoals, *reference_subgoals()]
-    )
-    by_value = values(found[:, :n_own], found[:, n_own:], scale)
+    texts = [(row["question"], row["answer"]) for row in rows]
+    _, by_value = judged_values(judge, scale, texts, goal.subgoals)
     shown = np.array([[row["capability"] == subgoal.id for subgoal in goal.subgoals] for row in rows])
     for name, array in by_value.items():
         click.echo(f"AUC of the {name}: {auc(array, shown):.3f}")

@@ -132,12 +132,27 @@ def judge_set(judge: Any, texts: Sequence[tuple[str, str]], subgoals: Sequence[A
     return np.array(found).reshape(len(texts), len(subgoals), 6)
 
 
+def judged_values(
+    judge: Any, scale: Any, texts: Sequence[tuple[str, str]], subgoals: Sequence[Any]
+) -> tuple[np.ndarray, Mapping[str, np.ndarray]]:
+    """Anchor probabilities, (n_samples, n_subgoals, 6), and every value of them, each (n_samples, n_subgoals)."""
+    from goalcover_local.coverage import values
+    from goalcover_local.scales import evidence, reference_samples, reference_subgoals, subgoal_bias
+
+    n = len(subgoals)
+    asked = [*subgoals, *reference_subgoals()]
+    found = judge_set(judge, texts, asked)
+    ground = judge_set(judge, [(sample.input, sample.output) for sample in reference_samples()], asked)
+    bias = subgoal_bias(evidence(ground[:, :n], ground[:, n:]))
+    return found[:, :n], values(found[:, :n], found[:, n:], bias, scale)
+
+
 def injected(judge: Any, chosen: LabelledSet, subgoals: Sequence[Any], plain: np.ndarray) -> Mapping[str, float]:
     """How far each attack moves the mean expectation over 50 rows, in anchors' units."""
     from goalcover_local.stats import expectations
 
     texts = chosen.texts[:50]
-    base = np.nanmean(expectations(plain[: len(texts), : len(chosen.capabilities)]))
+    base = np.nanmean(expectations(plain[: len(texts)]))
     moved = {}
     for name, attack in zip(("order", "forged fences"), INJECTION, strict=True):
         hostile = judge_set(judge, [(asked, said + attack) for asked, said in texts], subgoals)
@@ -160,26 +175,22 @@ def main(
     offline.switch_offline()
     offline.shut()
     from goalcover_local.cards import DEFAULT_CARD, load_card
-    from goalcover_local.coverage import values
     from goalcover_local.judges import open_judge
     from goalcover_local.phases.calibrate import judge_references, scale_from
-    from goalcover_local.scales import reference_subgoals
     from goalcover_local.terms import Subgoal
 
     judge = open_judge(load_card(card_name or DEFAULT_CARD), threads=threads)
-    moods = reference_subgoals()
-    scale = scale_from([batch for _, batch in judge_references(judge)])
+    scale = scale_from(list(judge_references(judge)))
     click.echo(f"judge {judge.identity['card']}, digest {judge.digest[:12]}, half '{half}', at most {rows} rows a set")
     click.echo(f"reference pairs: rho {scale.agreement:.3f}")
     kept: dict[str, np.ndarray] = {}
-    means = []
+    means, off = [], []
     for chosen in labelled_sets(data, half, rows):
         started = time.perf_counter()
         subgoals = [Subgoal(f"capability-{k}", *texts) for k, texts in enumerate(chosen.capabilities)]
-        found = judge_set(judge, chosen.texts, [*subgoals, *moods])
-        n_own, n_labelled = len(subgoals), chosen.labels.shape[1]
+        found, by_value = judged_values(judge, scale, chosen.texts, subgoals)
+        n_labelled = chosen.labels.shape[1]
         kept |= {f"{chosen.name} probabilities": found, f"{chosen.name} labels": chosen.labels}
-        by_value = values(found[:, :n_own], found[:, n_own:], scale)
         parts = []
         for name in ("score", "expectation", "corrected"):
             ranked = by_value[name][:, :n_labelled]
@@ -199,6 +210,7 @@ def main(
             for name, moved in injected(judge, chosen, subgoals, found).items():
                 click.echo(f"  injection ({name}): mean expectation moves by {moved:+.3f}")
     click.echo("mean AUC  expectation {:.3f}  corrected {:.3f}".format(*np.mean(means, axis=0)))
+    click.echo(f"estimated against true support, mean distance {np.mean(off):.3f}")
     if save:
         np.savez(save, **kept)
 

@@ -411,7 +411,7 @@ def test_a_column_that_is_in_some_rows_only_is_refused_where_it_is_missing(data:
 def test_options_that_do_not_fit_are_refused(data: Path) -> None:
     lines(data, ASKED)
     assert "has no splits" in complaint(data, split="train").problem
-    with pytest.raises(DataError, match="no format 'xml'.*jsonl, json"):
+    with pytest.raises(DataError, match=r"no format 'xml'.*jsonl, json"):
         recognise(data, format="xml")
 
 

@@ -354,6 +354,7 @@ def test_export_is_ordered_by_row_then_subgoal_and_says_what_failed(folder: Path
         ]
         whole, failed = records[1], records[2]
         assert failed == {
+            "row": 1,
             "id": "row-1",
             "source": "data.jsonl",
             "line": 2,

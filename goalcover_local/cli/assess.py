@@ -87,14 +87,14 @@ _REFUSALS_SHOWN = 10
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the coverage as JSON at the end.")
 @click.pass_context
-def command(ctx: click.Context, **options: Any) -> None:
+def command(ctx: click.Context, /, **options: Any) -> None:
     """Judge the rows of DATA against the subgoals of GOAL (a goal.toml, or the name of one that ships with the tool).
 
     Stopped at any moment, the same command goes on where it was; nothing stored is judged again.
 
     \b
     Example:
-      goalcover assess heart-clinic data.jsonl --run runs/first
+      goalcover assess family-clinic data.jsonl --run runs/first
       goalcover assess goal.toml ori_pqal.json --input-column QUESTION --output-column LONG_ANSWER \\
           --limit 100 --run runs/pubmedqa
     """
@@ -190,8 +190,10 @@ def _tell_refusals(refusals: Sequence[Refusal]) -> None:
 
 def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mapping[str, Any]) -> bool:
     """Whether the assessment is finished, and not stopped by --max-hours."""
+    import numpy as np
+
     from ..phases.assess import assess
-    from ..scales import reference_subgoals
+    from ..scales import reference_samples, reference_subgoals
     from .progress import progress
     from .results import STARTED
 
@@ -208,13 +210,12 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
         "tau": goal.tau if options["tau"] is None else options["tau"],
     }
     run.event(STARTED, details, "goalcover assess")
-    plan = run.permutation(options["seed"], options["limit"])
+    plan = np.concatenate([run.put_samples(reference_samples()), run.permutation(options["seed"], options["limit"])])
     asked = [*goal.subgoals, *reference_subgoals()]
     missing = run.missing(digest, [s.digest for s in asked], plan, retry_failed=options["retry_failed"])
     n_own = len(goal.subgoals)
-    n_there = int((~missing[:, :n_own]).sum())
-    if n_there:
-        click.echo(f"{n_there} of {len(plan) * n_own} pairs are stored already.", err=True)
+    if not missing.all():
+        click.echo(f"{int((~missing[:, :n_own]).sum())} of {len(plan) * n_own} pairs are stored already.", err=True)
     own = {subgoal.digest for subgoal in goal.subgoals}
     batches = assess(judge, missing, lambda rows: run.samples(plan[rows]), asked, run.asking)
     finished, n_disagree = True, 0
@@ -242,18 +243,18 @@ def _store(run: Run, judge: str, batch: Batch) -> None:
 
 def _scale(judge: Judge) -> Scale:
     """The judge's scale: the one fitted before under its digest, or one fitted now, in a minute or less."""
-    from ..phases.calibrate import judge_references, n_reference_samples, scale_from
+    from ..phases.calibrate import judge_references, pairs_to_judge, scale_from
     from ..scales import find_scale, keep_scale
     from .progress import progress
 
     kept = find_scale(judge.digest)
     if kept:
         return kept
-    with progress("Fitting the judge's scale (once)", n_reference_samples(), "reference samples") as bar:
+    with progress("Fitting the judge's scale (once)", len(pairs_to_judge()), "reference pairs") as bar:
         batches = []
-        for n_samples, batch in judge_references(judge):
+        for batch in judge_references(judge):
             batches.append(batch)
-            bar.advance(n_samples)
+            bar.advance(len(batch.judgements))
     scale = scale_from(batches)
     keep_scale(judge.digest, scale)
     return scale
@@ -293,7 +294,7 @@ def _explain(run: Run, judge: Judge, options: Mapping[str, Any], ends: float) ->
             for batch in explain(judge, scored):
                 run.append_explanations(judge.digest, batch.explanations)
                 run.count("device_seconds", batch.seconds)
-                bar.advance(min(16, len(scored)))
+                bar.advance(len(batch.explanations))
                 if time.monotonic() > ends:
                     return False
     return True
@@ -325,7 +326,7 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
 
 
 def _dry_run(goal: Goal, judge: Judge, layout: Any, options: Mapping[str, Any]) -> None:
-    """Exact token counts of everything that would be judged, the rate measured on a few samples, and the time to take."""
+    """Nothing; prints exact token counts, the rate measured on a few samples, and the time that judging would take."""
     from ..readers import read
     from ..scales import reference_subgoals
     from ..store import drawn

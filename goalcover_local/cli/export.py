@@ -33,7 +33,7 @@ def command(run: Path, output: Path | None) -> None:
         column_of = {subgoal.id: column for column, subgoal in enumerate(found.goal.subgoals)}
         corrected = found.values.get("corrected")
         if output is None:
-            stream = click.get_text_stream("stdout", encoding="utf-8")
+            stream = click.open_file("-", "w", encoding="utf-8")
         else:
             stream = os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8")
         n = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,7 +66,7 @@ class _Bar(Progress):
 @contextmanager
 def progress(what: str, total: int, unit: str) -> Iterator[Progress]:
     """A context with a Progress to advance; its last line stays."""
-    if click.get_text_stream("stderr").isatty():
+    if sys.stderr.isatty():
         bar = _Bar(what, total, unit)
         with bar._bar:
             yield bar

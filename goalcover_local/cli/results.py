@@ -11,7 +11,7 @@ import numpy as np
 
 from ..coverage import Rule, coverage, values
 from ..errors import StoreError
-from ..scales import Scale, reference_subgoals
+from ..scales import Scale, evidence, reference_samples, reference_subgoals, subgoal_bias
 from ..store import Run
 from ..terms import Coverage, Goal, Value
 from .progress import duration
@@ -53,10 +53,18 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
     positions = run.draw(told["seed"], told["limit"] or None)
     samples = run.row_samples(positions)
     judged = run.probabilities(judge, [subgoal.digest for subgoal in goal.subgoals], samples)
-    reference = run.probabilities(judge, [subgoal.digest for subgoal in reference_subgoals()], samples)
+    aliens = [subgoal.digest for subgoal in reference_subgoals()]
+    reference = run.probabilities(judge, aliens, samples)
     record = run.scale(judge)
     scale = Scale.from_record(record) if record else None
-    found = values(judged.probabilities, reference.probabilities, scale)
+    ground = run.keys(sample.digest for sample in reference_samples())
+    bias = subgoal_bias(
+        evidence(
+            run.probabilities(judge, [subgoal.digest for subgoal in goal.subgoals], ground).probabilities,
+            run.probabilities(judge, aliens, ground).probabilities,
+        )
+    )
+    found = values(judged.probabilities, reference.probabilities, bias, scale)
     chosen: Value = value or told["value"]
     if chosen not in found:
         raise StoreError(

@@ -74,7 +74,7 @@ def _attention(
 def plain_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor | None, rule: Rule
 ) -> torch.Tensor:
-    """Attention's output, shape (n_heads, n_queries, head_size); keys have shape (n_key_value_heads, n_keys, head_size).
+    """Attention's output, shape (n_heads, n_queries, head_size), of keys (n_key_value_heads, n_keys, head_size).
 
     `bias` of shape (n_queries, n_last) is added to the scores of the last `n_last` keys. On a CPU two batched products
     around a softmax are two to three times as fast as torch's fused kernel at these sizes.

@@ -77,7 +77,7 @@ class Engine(Protocol):
         ...
 
     def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
-        """The text cut in its middle, with a mark, to at most `n_tokens`, and how many tokens were left out (0: none)."""
+        """The text cut in its middle to at most `n_tokens`, with a mark, and how many tokens were left out."""
         ...
 
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:

@@ -55,14 +55,17 @@ def legal(answer: str, grammar: Grammar, *, complete: bool = True) -> bool:
 
 
 class Ways:
-    """How many tokens an answer still needs at least, from each state of an index, and which tokens keep that pace."""
+    """An index with its distances: what may be written from each state, and what leaves time to complete the answer."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, end: int) -> None:
+        self.start: int = index.get_initial_state()
+        self._end = end
         self._next: dict[int, dict[int, int]] = index.get_transitions()
-        self._needed = {state: 0 for state in index.get_final_states()}
+        self._needed = dict.fromkeys(index.get_final_states(), 0)
+        self._moves: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         backwards: dict[int, set[int]] = {}
         for state, moves in self._next.items():
-            for target in moves.values():
+            for target in set(moves.values()):
                 backwards.setdefault(target, set()).add(state)
         frontier = list(self._needed)
         while frontier:
@@ -73,15 +76,25 @@ class Ways:
                         self._needed[state] = self._needed[target] + 1
                         reached.append(state)
             frontier = reached
-        self.longest = max(self._needed.values())
 
     def needed(self, state: int) -> int:
-        """The least number of tokens that complete an answer from this state, its end token not counted."""
+        """The least number of tokens that complete an answer from this state, its end not counted."""
         return self._needed[state]
 
-    def in_time(self, state: int, remaining: int) -> np.ndarray:
-        """The tokens after which an answer can still be completed within `remaining` tokens, this one counted."""
-        moves = self._next.get(state, {})
-        return np.array(
-            [t for t, target in moves.items() if self._needed.get(target, remaining) <= remaining - 1], dtype=np.int64
-        )
+    def complete(self, state: int) -> bool:
+        """Whether an answer that has come here is complete and nothing can follow."""
+        return self._needed[state] == 0 and set(self._next.get(state, ())) <= {self._end}
+
+    def after(self, state: int, token: int) -> int | None:
+        """The state that a permitted token leads to; None if it ends the answer."""
+        return None if token == self._end else self._next[state][token]
+
+    def permitted(self, state: int, remaining: int) -> np.ndarray:
+        """The tokens that may come next and leave time to complete the answer within `remaining` tokens, this one counted."""
+        if state not in self._moves:
+            tokens = np.fromiter(self._next[state], dtype=np.int64)
+            needed = np.array([self._needed.get(self._next[state][token], 1 << 30) for token in tokens.tolist()])
+            needed[tokens == self._end] = -1
+            self._moves[state] = tokens, needed
+        tokens, needed = self._moves[state]
+        return tokens if needed.max() < remaining else tokens[needed < remaining]

@@ -29,7 +29,7 @@ class Pool:
             there.close()
             self._workers.append((process, here))
         try:
-            self._identity = [self._answer(number) for number in range(len(devices))][0]
+            self._identity = self._answers(len(devices))[0]
         except BaseException:
             self.close()
             raise
@@ -84,7 +84,20 @@ class Pool:
         starts = range(0, len(prompts), size)
         for number, start in enumerate(starts):
             self._send(number, verb, (prompts[start : start + size], *arguments), options)
-        return [self._answer(number) for number in range(len(starts))]
+        return self._answers(len(starts))
+
+    def _answers(self, n_workers: int) -> list[Any]:
+        """The answers of the first workers; an error is raised once all have answered, so that none is left behind."""
+        answers: list[Any] = []
+        errors: list[GoalCoverError] = []
+        for number in range(n_workers):
+            try:
+                answers.append(self._answer(number))
+            except GoalCoverError as error:
+                errors.append(error)
+        if errors:
+            raise errors[0]
+        return answers
 
     def _ask(self, number: int, verb: str, *arguments: Any) -> Any:
         self._send(number, verb, arguments, {})

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from ..errors import EngineError
 from .base import Choices, Completion, Grammar, Prompt
 from .guide import legal
 
@@ -32,12 +33,12 @@ class ScriptedEngine:
         return [sum(len(m.content.split()) for m in p.messages) + len(p.prefill.split()) for p in prompts]
 
     def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
-        """The text's first and last words."""
+        """The text's first and last words, with a mark between them."""
         words = text.split()
         if len(words) <= n_tokens:
             return text, 0
-        head, tail = (n_tokens + 1) // 2, n_tokens // 2
-        return " ".join([*words[:head], *words[len(words) - tail :]]), len(words) - n_tokens
+        head, tail = n_tokens // 2, (n_tokens - 1) // 2
+        return " ".join([*words[:head], "[…]", *words[len(words) - tail :]]), len(words) - head - tail
 
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
         """The scripted weights, renormalised: shape (n_prompts, n_answers)."""
@@ -60,14 +61,16 @@ class ScriptedEngine:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[Completion]:
-        """The scripted texts; one that the grammar does not accept is a failure."""
+        """The scripted texts; one that the grammar does not accept, or that is too long, is a failure."""
+        if max_tokens < 1:
+            raise EngineError(f"No answer fits into {max_tokens} tokens.", "Allow more tokens for it.")
         completions = []
         for prompt in prompts:
             text = str(self._next(prompt))
-            well = bool(text) and legal(text, grammar)
-            completions.append(
-                Completion(text if well else "", len(text.split()), None if well else "scripted failure")
-            )
+            n_tokens = len(text.split())
+            fits = n_tokens <= max_tokens and self.count_tokens([prompt])[0] + max_tokens <= self.context
+            well = bool(text) and fits and legal(text, grammar)
+            completions.append(Completion(text if well else "", n_tokens, None if well else "scripted failure"))
         return completions
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Prompts to token ids: templated once, as one string, with nothing in it that could pass for the template's own marks."""
+"""Prompts to token ids: templated once, as one string, in which nothing can pass for the template's own marks."""
 
 from __future__ import annotations
 
@@ -59,18 +59,20 @@ class PromptTokenizer:
         turns = [{"role": m.role, "content": self.harmless(m.content)} for m in prompt.messages]
         if not self._system_role and turns and turns[0]["role"] == "system":
             system = turns.pop(0)["content"]
-            turns[0] = (
-                {"role": "user", "content": f"{system}\n\n{turns[0]['content']}"}
-                if turns
-                else {"role": "user", "content": system}
-            )
+            first = f"{system}\n\n{turns[0]['content']}" if turns else system
+            turns[:1] = [{"role": "user", "content": first}]
         text: str = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=answer_turn, **self._options
         )
-        return text + prompt.prefill
+        return text + self.harmless(prompt.prefill)
 
     def harmless(self, text: str) -> str:
-        """The text with every special token and turn marker in it broken by a space after its first character."""
+        """The text with every special token and turn marker in it broken by a space after its first character.
+
+        Halves of surrogate pairs, which JSON may hold and no tokenizer takes, become U+FFFD.
+        """
+        if not text.isascii():
+            text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         while self._forged.search(text):
             text = self._forged.sub(lambda found: f"{found.group()[0]} {found.group()[1:]}", text)
         return text
@@ -155,7 +157,7 @@ def _is_byte_level(tokenizer: Any) -> bool:
 
 
 def _byte_alphabet() -> dict[str, int]:
-    """The characters by which byte-level tokenizers write bytes: printable ones stand for themselves (GPT-2's table)."""
+    """The characters that stand for bytes in byte-level tokenizers: printable ones stand for themselves (GPT-2)."""
     plain = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     alphabet = {chr(byte): byte for byte in plain}
     others = [byte for byte in range(256) if byte not in set(plain)]

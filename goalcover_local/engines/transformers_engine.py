@@ -36,7 +36,7 @@ class TransformersEngine:
         self._dtype = next(model.parameters()).dtype
         self._nodes_per_pass = NODES_PER_PASS.get(self._device.type, 4096)
         self._trunk = _Trunk(np.empty(0, dtype=np.int64), {}, 0)
-        self._guides: dict[Grammar, tuple[Any, Ways]] = {}
+        self._guides: dict[Grammar, Ways] = {}
         self._vocabulary: Any = None
         attention.register()
         model.set_attn_implementation(attention.NAME)
@@ -60,6 +60,7 @@ class TransformersEngine:
 
         Raises EngineError if it cannot be loaded or does not fit into memory.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
@@ -76,7 +77,7 @@ class TransformersEngine:
             raise EngineError(
                 f"The model does not fit into the memory of {device}.", "Use a smaller judge, or another device."
             ) from error
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise EngineError(
                 f"transformers cannot load the model in {directory}: {error}",
                 "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
@@ -180,8 +181,8 @@ class TransformersEngine:
 
         The most probable permitted token at temperature 0, else a draw that depends on the seed and the row alone.
         """
-        index, ways = self._guide(grammar)
-        if ways.needed(index.get_initial_state()) > max_tokens:
+        ways = self._ways(grammar)
+        if ways.needed(ways.start) > max_tokens:
             raise EngineError(f"No answer fits into {max_tokens} tokens.", "Allow more tokens for it.")
         completions: list[Completion | None] = [None] * len(prompts)
         rows: list[int] = []
@@ -198,7 +199,7 @@ class TransformersEngine:
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
             assert trunk is not None
-            writers = [_Writer(index, ways, max_tokens, temperature, seed * 1_000_003 + row) for row in rows[some]]
+            writers = [_Writer(ways, max_tokens, temperature, seed * 1_000_003 + row) for row in rows[some]]
             self._write(writers, sequences[some], trunk, max_tokens)
             for row, writer in zip(rows[some], writers, strict=True):
                 completions[row] = self._completion(writer)
@@ -215,7 +216,7 @@ class TransformersEngine:
         tips = attention.Tips(canopy, paths, max_tokens)
         going = list(writers)
         while True:
-            tokens = [writer.next(row) for writer, row in zip(going, logits.float(), strict=True)]
+            tokens = [writer.next(row) for writer, row in zip(going, logits.float().cpu().numpy(), strict=True)]
             unfinished = [k for k, token in enumerate(tokens) if token is not None]
             if not unfinished:
                 return
@@ -266,12 +267,12 @@ class TransformersEngine:
         length = min(min(common_prefix(ids, sequence), len(sequence) - 1) for sequence in sequences)
         return _Trunk(ids, self._trunk.key_values, length), n_tokens
 
-    def _guide(self, grammar: Grammar) -> tuple[Any, Ways]:
+    def _ways(self, grammar: Grammar) -> Ways:
         if self._vocabulary is None:
             self._vocabulary = bytes_vocabulary(self._prompts.tokenizer)
         if grammar not in self._guides:
             index = build_index(grammar, self._vocabulary)
-            self._guides[grammar] = (index, Ways(index))
+            self._guides[grammar] = Ways(index, self._prompts.tokenizer.eos_token_id)
         return self._guides[grammar]
 
 
@@ -300,34 +301,30 @@ class _Answer:
 
 
 class _Writer:
-    """One answer being written under a guide; it always ends within its budget of tokens."""
+    """One answer being written under a grammar; it always ends within its budget of tokens."""
 
-    def __init__(self, index: Any, ways: Ways, max_tokens: int, temperature: float, seed: int) -> None:
-        from outlines_core import Guide
-
+    def __init__(self, ways: Ways, max_tokens: int, temperature: float, seed: int) -> None:
         self.tokens: list[int] = []
-        self._guide = Guide(index)
         self._ways = ways
+        self._state: int | None = ways.start
         self._remaining = max_tokens
         self._temperature = temperature
         self._draw = np.random.default_rng(seed)
 
-    def next(self, logits: torch.Tensor) -> int | None:
-        """The token written next, or None when the answer is complete."""
-        if self._guide.is_finished():
+    def next(self, logits: np.ndarray) -> int | None:
+        """The token written next, given logits over the vocabulary; None when the answer is complete."""
+        if self._state is None or self._ways.complete(self._state):
             return None
-        state = self._guide.get_state()
-        if self._remaining <= self._ways.longest + 1:
-            allowed = torch.from_numpy(self._ways.in_time(state, self._remaining))
-        else:
-            allowed = torch.tensor(self._guide.get_tokens())
-        scores = logits.cpu()[allowed]
+        permitted = self._ways.permitted(self._state, self._remaining)
+        scores = logits[permitted]
         if self._temperature > 0:
-            weights = torch.softmax(scores.double() / self._temperature, dim=-1).numpy()
-            token = int(allowed[int(self._draw.choice(len(weights), p=weights / weights.sum()))])
+            weights = np.exp((scores - scores.max()).astype(np.float64) / self._temperature)
+            token = int(permitted[self._draw.choice(len(weights), p=weights / weights.sum())])
         else:
-            token = int(allowed[int(scores.argmax())])
-        self._guide.advance(token, return_tokens=False)
+            token = int(permitted[scores.argmax()])
+        self._state = self._ways.after(self._state, token)
+        if self._state is None:
+            return None
         self._remaining -= 1
         self.tokens.append(token)
         return token

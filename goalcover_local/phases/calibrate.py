@@ -6,38 +6,56 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..judges import Batch, Judge
-from ..scales import Scale, evidence, fit, reference_digest, reference_pairs, reference_subgoals
+from ..judges import Batch, Judge, Pair
+from ..scales import (
+    Scale,
+    evidence,
+    fit,
+    reference_digest,
+    reference_pairs,
+    reference_samples,
+    reference_subgoals,
+    subgoal_bias,
+)
 from ..terms import Sample, Subgoal
 
-_SAMPLES_PER_BATCH = 8
+_PAIRS_PER_BATCH = 96
 
 
-def n_reference_samples() -> int:
-    """How many different samples the reference pairs hold."""
-    return len({pair.sample.digest for pair in reference_pairs()})
+def pairs_to_judge() -> list[Pair]:
+    """Every pair that a scale needs, sample by sample: the reference pairs, and what measures both biases."""
+    wanted: dict[str, tuple[Sample, dict[str, Subgoal]]] = {}
+    pairs = reference_pairs()
+    for pair in pairs:
+        wanted.setdefault(pair.sample.digest, (pair.sample, {}))[1][pair.subgoal.digest] = pair.subgoal
+    for sample in reference_samples():
+        wanted[sample.digest][1].update({pair.subgoal.digest: pair.subgoal for pair in pairs})
+    return [
+        (sample, subgoal) for sample, own in wanted.values() for subgoal in (*own.values(), *reference_subgoals())
+    ]
 
 
-def judge_references(judge: Judge) -> Iterator[tuple[int, Batch]]:
-    """Judgements of the reference pairs and, for each reference sample, of the reference subgoals; a batch at a time."""
-    subgoals_of: dict[str, tuple[Sample, list[Subgoal]]] = {}
-    for pair in reference_pairs():
-        subgoals_of.setdefault(pair.sample.digest, (pair.sample, []))[1].append(pair.subgoal)
-    samples = list(subgoals_of.values())
-    for start in range(0, len(samples), _SAMPLES_PER_BATCH):
-        part = samples[start : start + _SAMPLES_PER_BATCH]
-        pairs = [(sample, subgoal) for sample, own in part for subgoal in (*own, *reference_subgoals())]
-        yield len(part), judge.judge(pairs)
+def judge_references(judge: Judge) -> Iterator[Batch]:
+    """Judgements of the pairs that a scale needs, a batch at a time."""
+    pairs = pairs_to_judge()
+    for start in range(0, len(pairs), _PAIRS_PER_BATCH):
+        yield judge.judge(pairs[start : start + _PAIRS_PER_BATCH])
 
 
 def scale_from(batches: Sequence[Batch]) -> Scale:
     """The scale that fits these judgements of the reference pairs."""
-    found = {
-        (judgement.sample, judgement.subgoal): judgement.probabilities or (np.nan,) * 6
-        for batch in batches
-        for judgement in batch.judgements
-    }
-    pairs, moods = reference_pairs(), reference_subgoals()
+    found = {(j.sample, j.subgoal): j.probabilities or (np.nan,) * 6 for batch in batches for j in batch.judgements}
+    pairs, aliens = reference_pairs(), reference_subgoals()
     own = np.array([[found[pair.sample.digest, pair.subgoal.digest]] for pair in pairs])
-    reference = np.array([[found[pair.sample.digest, subgoal.digest] for subgoal in moods] for pair in pairs])
-    return fit(evidence(own, reference)[:, 0].tolist(), [pair.anchor for pair in pairs], reference_digest())
+    alien = np.array([[found[pair.sample.digest, subgoal.digest] for subgoal in aliens] for pair in pairs])
+    subgoals = list(dict.fromkeys(pair.subgoal.digest for pair in pairs))
+    samples = [sample.digest for sample in reference_samples()]
+    ground = evidence(
+        np.array([[found[sample, subgoal] for subgoal in subgoals] for sample in samples]),
+        np.array([[found[sample, subgoal.digest] for subgoal in aliens] for sample in samples]),
+    )
+    paired = {(pair.sample.digest, pair.subgoal.digest) for pair in pairs}
+    known = np.array([[(sample, subgoal) in paired for subgoal in subgoals] for sample in samples])
+    bias = dict(zip(subgoals, subgoal_bias(np.where(known, np.nan, ground)), strict=True))
+    corrected = evidence(own, alien)[:, 0] - np.array([bias[pair.subgoal.digest] for pair in pairs])
+    return fit(corrected.tolist(), [pair.anchor for pair in pairs], reference_digest())

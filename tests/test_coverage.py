@@ -1,0 +1,141 @@
+"""Coverage: verdicts from judgements, rows counted as often as they stand, and nothing made of what is missing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from goalcover_local.coverage import coverage, values
+from goalcover_local.scales import Scale
+from goalcover_local.terms import ANCHORS, Coverage, Goal, Subgoal, Value
+
+NAN = float("nan")
+GOAL = Goal("A goal.", subgoals=(Subgoal("one", "One", "First.", target_share=0.2),))
+SCALE = Scale((-3.0, 3.0), (0.0, 1.0), "reference", 0.8)
+
+
+def covered(
+    scores: list[float], *, value: Value = "score", goal: Goal = GOAL, failed: list[bool] | None = None, **rule: object
+) -> Coverage:
+    column = np.array(scores, dtype=float)[:, None]
+    lost = np.isnan(column) if failed is None else np.array(failed)[:, None]
+    found = coverage(goal, {value: column}, lost, value=value, **rule)  # type: ignore[arg-type]
+    assert len(found) == 1
+    return found[0]
+
+
+def judged(*scores: float) -> np.ndarray:
+    """Probabilities of a judge that is nearly sure of each score, shape (n, 6); NaN gives a missing one."""
+    rows = [
+        [NAN] * 6 if np.isnan(score) else [0.95 if anchor == score else 0.01 for anchor in ANCHORS] for score in scores
+    ]
+    return np.array(rows)
+
+
+@pytest.mark.parametrize(
+    ("n_support", "n", "verdict"), [(0, 50, "gap"), (40, 50, "covered"), (10, 50, "undecided"), (1, 2, "undecided")]
+)
+def test_the_verdict_compares_support_to_the_target_share(n_support: int, n: int, verdict: str) -> None:
+    found = covered([0.8] * n_support + [0.0] * (n - n_support))
+    assert (found.verdict, found.n_support, found.n_judged, found.n_failed) == (verdict, n_support, n, 0)
+    assert found.support.value == pytest.approx(n_support / n)
+
+
+def test_a_sparse_but_sufficient_subgoal_is_covered_although_its_mean_is_low() -> None:
+    found = covered([1.0] * 40 + [0.0] * 60)
+    assert (found.verdict, found.below_tau) == ("covered", True)
+    assert found.alignment["score"].value == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize(("scores", "verdict"), [([0.8, 0.2, 0.2], "gap"), ([0.8, 0.6, 0.4], "covered")])
+def test_the_papers_rule_asks_for_the_mean(scores: list[float], verdict: str) -> None:
+    found = covered(scores, rule="mean")
+    assert (found.verdict, found.below_tau) == (verdict, verdict == "gap")
+
+
+def test_tau_moves_the_papers_rule_and_nothing_else() -> None:
+    assert covered([0.4] * 30, rule="mean", tau=0.3).verdict == "covered"
+    assert covered([0.4] * 30, rule="mean").verdict == "gap"
+    assert covered([0.4] * 30, tau=0.3).verdict == "gap"
+    assert not covered([0.4] * 30, tau=0.3).below_tau
+
+
+def test_a_mean_at_tau_is_not_below_it() -> None:
+    assert not covered([0.25, 0.75], tau=0.5).below_tau
+
+
+def test_missing_is_never_0() -> None:
+    found = covered([0.8, NAN, NAN, NAN])
+    assert found.alignment["score"].value == 0.8
+    assert (found.support.value, found.n_judged, found.n_failed) == (1.0, 1, 3)
+    assert found.shares[0] == 0 and found.shares[4] == 1
+
+
+def test_what_was_never_asked_is_not_a_failure() -> None:
+    found = covered([0.8, NAN, NAN], failed=[False, True, False])
+    assert (found.n_judged, found.n_failed) == (1, 1)
+
+
+@pytest.mark.parametrize("rule", ["support", "mean"])
+def test_all_missing_is_undecided(rule: str) -> None:
+    found = covered([NAN] * 50, rule=rule)
+    assert (found.verdict, found.n_judged, found.n_failed, found.below_tau) == ("undecided", 0, 50, False)
+    assert np.isnan(found.support.value) and np.isnan(found.alignment["score"].value)
+
+
+@pytest.mark.parametrize("rule", ["support", "mean"])
+def test_no_rows_are_undecided(rule: str) -> None:
+    assert covered([], rule=rule).verdict == "undecided"
+
+
+def test_rows_count_as_often_as_they_stand() -> None:
+    once, thrice = covered([0.8, 0.0]), covered([0.8, 0.8, 0.8, 0.0])
+    assert (once.support.value, thrice.support.value) == (0.5, 0.75)
+    assert (once.n_judged, thrice.n_judged) == (2, 4)
+    assert thrice.alignment["score"].value == pytest.approx(0.6)
+
+
+@given(scores=st.lists(st.sampled_from([*ANCHORS, NAN]), min_size=1, max_size=40), seed=st.integers(0, 99))
+def test_the_order_of_rows_is_of_no_account(scores: list[float], seed: int) -> None:
+    shuffled = np.random.default_rng(seed).permutation(scores).tolist()
+    one, other = covered(scores), covered(shuffled)
+    assert (one.verdict, one.n_support, one.n_judged) == (other.verdict, other.n_support, other.n_judged)
+    np.testing.assert_allclose(one.shares, other.shares)
+
+
+def test_every_subgoal_has_its_own_column_and_target() -> None:
+    goal = Goal("A goal.", subgoals=(Subgoal("a", "A", "", target_share=0.9), Subgoal("b", "B", "", target_share=0.1)))
+    column = np.array([[1.0, 1.0]] * 10 + [[0.0, 0.0]] * 10)
+    found = coverage(goal, {"score": column}, np.zeros((20, 2), dtype=bool), value="score")
+    assert [(c.subgoal.id, c.verdict) for c in found] == [("a", "gap"), ("b", "covered")]
+
+
+def test_every_value_that_exists_is_reported_and_one_is_chosen() -> None:
+    arrays = {"score": np.array([[0.0]] * 30), "expectation": np.array([[0.9]] * 30)}
+    failed = np.zeros((30, 1), dtype=bool)
+    by_score = coverage(GOAL, arrays, failed, value="score")[0]
+    by_expectation = coverage(GOAL, arrays, failed, value="expectation")[0]
+    assert by_score.alignment == by_expectation.alignment
+    assert set(by_score.alignment) == {"score", "expectation"}
+    assert (by_score.verdict, by_expectation.verdict) == ("gap", "covered")
+
+
+def test_values_are_score_expectation_and_with_a_scale_corrected() -> None:
+    probabilities, reference = judged(1.0, 0.0, NAN)[:, None], np.stack([judged(0.0, 0.0, 0.0)] * 3, axis=1)
+    assert set(values(probabilities, reference, None)) == {"score", "expectation"}
+    assert set(values(probabilities, reference[:, :0], SCALE)) == {"score", "expectation"}
+    found = values(probabilities, reference, SCALE)
+    assert set(found) == {"score", "expectation", "corrected"}
+    for array in found.values():
+        assert array.shape == (3, 1)
+        assert np.isnan(array[2]) and not np.isnan(array[:2]).any()
+        assert array[0] > array[1]
+
+
+def test_without_any_reference_a_sample_has_no_corrected_value() -> None:
+    probabilities = judged(1.0, 1.0)[:, None]
+    reference = np.stack([judged(0.0, NAN), judged(NAN, NAN)], axis=1)
+    corrected = values(probabilities, reference, SCALE)["corrected"][:, 0]
+    assert np.isnan(corrected).tolist() == [False, True]
