@@ -2,8 +2,8 @@
 
 A small judge has biases: some samples get high scores for whatever they are asked about, some subgoals for whatever
 sample, and its expectations huddle in the middle. Both biases are measured on ground of ours: *reference subgoals* that
-hardly any sample supports are asked of every sample, and *reference samples* that support hardly any subgoal are asked
-about every subgoal. What a pair's log-odds have beyond both means is its evidence (double centring). A monotone map then
+hardly any sample supports are asked of every sample, *reference samples* that support hardly any subgoal are asked
+about every subgoal. What a pair has beyond both means is its evidence (double centring). A monotone map then
 turns evidence into the anchors' scale; it is fitted once per judge on *reference pairs* of ours with known anchors.
 """
 
@@ -76,7 +76,7 @@ class Scale:
 
 
 def reference_subgoals(folder: Path | None = None) -> list[Subgoal]:
-    """The capabilities, far from any likely goal, that measure a sample's bias (`grammars/alignment/unrelated.jsonl`)."""
+    """The capabilities, far from any likely goal, that measure a sample's bias (`unrelated.jsonl`)."""
     lines = read_lines((folder or shipped("grammars")) / "alignment" / "unrelated.jsonl")
     return [Subgoal(f"reference-{n}", line["name"], line["description"]) for n, line in enumerate(lines, start=1)]
 
@@ -139,7 +139,7 @@ def evidence(probabilities: np.ndarray, reference: np.ndarray) -> np.ndarray:
 
 
 def subgoal_bias(found: np.ndarray) -> np.ndarray:
-    """The bias of each subgoal, shape (n_subgoals,): its mean evidence on the reference samples, (n_samples, n_subgoals)."""
+    """The bias of each subgoal, (n_subgoals,): its mean evidence on reference samples, (n_samples, n_subgoals)."""
     return _mean(found, axis=0)
 
 

@@ -3,8 +3,8 @@
 
     python scripts/bench_judge.py --data DIR [--judge CARD] [--rows N] [--half report] [--save FILE.npz]
 
-DIR holds medquad/medquad.jsonl, congress_bills/bills.jsonl and pubmedqa/ori_pqal.json. The rows are shuffled once and cut
-in two halves: prompts and examples were chosen on the half "choose", docs/benchmarks.md reports the half "report".
+DIR holds medquad/medquad.jsonl, congress_bills/bills.jsonl and pubmedqa/ori_pqal.json. The rows are shuffled once and
+cut in two halves: prompts and examples were chosen on "choose", docs/benchmarks.md reports "report".
 """
 
 from __future__ import annotations

@@ -250,8 +250,9 @@ def test_a_batch_of_many_rows_is_decoded_in_parts_and_in_order(tiny_engine: Tran
 
 def test_the_least_budget_is_the_least(tiny_engine: TransformersEngine) -> None:
     grammar = tiny.QUESTION.grammar()
-    index = build_index(grammar, bytes_vocabulary(tiny_engine._prompts.tokenizer))
-    least = Ways(index).needed(index.get_initial_state())
+    tokenizer = tiny_engine._prompts.tokenizer
+    ways = Ways(build_index(grammar, bytes_vocabulary(tokenizer)), tokenizer.eos_token_id)
+    least = ways.needed(ways.start)
     prompts = [tiny.prompt(tiny.SAMPLES[0], tiny.SUBGOALS[0], asking=None)]
     with pytest.raises(EngineError, match=f"fits into {least - 1} tokens"):
         tiny_engine.generate(prompts, grammar, max_tokens=least - 1)

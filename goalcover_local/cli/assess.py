@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from ..judges import Batch, Judge
     from ..scales import Scale
     from ..store import Run
-    from ..terms import Goal, Refusal, Sample
+    from ..terms import Goal, Refusal, Sample, Subgoal
 
 _REFUSALS_SHOWN = 10
 
@@ -272,6 +272,7 @@ def _explain(run: Run, judge: Judge, options: Mapping[str, Any], ends: float) ->
     samples = run.row_samples(found.positions)
     scores = found.values["score"]
     wanted: list[tuple[int, int]] = []
+    there: list[bool] = []
     for column, covered in enumerate(found.coverage):
         chosen = found.values[found.value][:, column]
         if options["explain"] == "all":
@@ -280,23 +281,26 @@ def _explain(run: Run, judge: Judge, options: Mapping[str, Any], ends: float) ->
             rows = low_rows(chosen, most=EXPLAINED_PER_SUBGOAL, seed=options["seed"])
         else:
             continue
-        there = run.keys(e.sample for e in run.explanations(judge.digest, covered.subgoal.digest))
         _, first = np.unique(samples[rows], return_index=True)
-        wanted += [(int(row), column) for row in rows[np.sort(first)] if samples[row] not in there]
-    with progress("Explaining", len(wanted), "scores") as bar:
-        for start in range(0, len(wanted), 64):
-            part = wanted[start : start + 64]
-            texts = run.samples(samples[[row for row, _ in part]])
-            scored = [
-                (sample, found.goal.subgoals[column], float(scores[row, column]))
-                for sample, (row, column) in zip(texts, part, strict=True)
-            ]
-            for batch in explain(judge, scored):
-                run.append_explanations(judge.digest, batch.explanations)
-                run.count("device_seconds", batch.seconds)
-                bar.advance(len(batch.explanations))
-                if time.monotonic() > ends:
-                    return False
+        rows = rows[np.sort(first)]
+        explained = run.keys(e.sample for e in run.explanations(judge.digest, covered.subgoal.digest))
+        wanted += [(int(row), column) for row in rows]
+        there += np.isin(samples[rows], explained).tolist()
+
+    def read(some: slice) -> list[tuple[Sample, Subgoal, float]]:
+        texts = run.samples(samples[[row for row, _ in wanted[some]]])
+        return [
+            (sample, found.goal.subgoals[column], float(scores[row, column]))
+            for sample, (row, column) in zip(texts, wanted[some], strict=True)
+        ]
+
+    with progress("Explaining", there.count(False), "scores") as bar:
+        for batch in explain(judge, ~np.array(there, dtype=bool), read):
+            run.append_explanations(judge.digest, batch.explanations)
+            run.count("device_seconds", batch.seconds)
+            bar.advance(len(batch.explanations))
+            if time.monotonic() > ends:
+                return False
     return True
 
 
@@ -328,7 +332,7 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
 def _dry_run(goal: Goal, judge: Judge, layout: Any, options: Mapping[str, Any]) -> None:
     """Nothing; prints exact token counts, the rate measured on a few samples, and the time that judging would take."""
     from ..readers import read
-    from ..scales import reference_subgoals
+    from ..scales import reference_samples, reference_subgoals
     from ..store import drawn
     from ..terms import Sample
     from .progress import duration
@@ -337,11 +341,12 @@ def _dry_run(goal: Goal, judge: Judge, layout: Any, options: Mapping[str, Any]) 
     chosen = {rows[i].digest: rows[i] for i in drawn(len(rows), options["seed"], options["limit"])}
     samples = list(chosen.values())
     asked = [*goal.subgoals, *reference_subgoals()]
-    sent, unique = judge.tokens(samples, asked)
+    sent, unique = judge.tokens([*reference_samples(), *samples], asked)
     batch = judge.judge([(sample, subgoal) for sample in samples[:4] for subgoal in asked])
     rate = batch.n_tokens / batch.seconds
     click.echo(f"rows to judge        {len(samples)} different samples x {len(goal.subgoals)} subgoals")
-    click.echo(f"reference subgoals   {len(asked) - len(goal.subgoals)} a sample")
+    n_reference = len(asked) - len(goal.subgoals)
+    click.echo(f"reference            {n_reference} subgoals a sample, {len(reference_samples())} samples")
     click.echo(f"tokens as prompts    {sent}")
     click.echo(f"tokens once shared   {unique}")
     click.echo(f"measured rate        {rate:.0f} tokens a second")

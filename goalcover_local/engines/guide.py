@@ -90,7 +90,7 @@ class Ways:
         return None if token == self._end else self._next[state][token]
 
     def permitted(self, state: int, remaining: int) -> np.ndarray:
-        """The tokens that may come next and leave time to complete the answer within `remaining` tokens, this one counted."""
+        """The tokens that may come next and leave time to complete the answer within `remaining` tokens in all."""
         if state not in self._moves:
             tokens = np.fromiter(self._next[state], dtype=np.int64)
             needed = np.array([self._needed.get(self._next[state][token], 1 << 30) for token in tokens.tolist()])

@@ -121,8 +121,11 @@ class Pool:
 
 def _serve(connection: Connection, options: dict[str, Any]) -> None:
     """Nothing; answers the parent's calls until it hangs up."""
+    import signal
+
     from .. import offline
 
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and hangs up
     offline.switch_offline()
     offline.shut()
     from .transformers_engine import TransformersEngine

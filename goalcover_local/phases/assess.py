@@ -53,11 +53,15 @@ def assess(
 
 
 def explain(
-    judge: Judge, scored: Sequence[tuple[Sample, Subgoal, float]], *, per_batch: int = SAMPLES_PER_BATCH
+    judge: Judge, missing: np.ndarray, read: Callable[[slice], Sequence[tuple[Sample, Subgoal, float]]]
 ) -> Iterator[Batch]:
-    """Explanations of scores already given, a batch at a time."""
-    for start in range(0, len(scored), per_batch):
-        yield judge.explain(scored[start : start + per_batch])
+    """Explanations of scores already given, a batch at a time, in the fixed batches of a plan as in `assess`.
+
+    `missing` is boolean, (n_scores,); `read` gives a slice of the plan. A batch is asked whole if any of it is missing,
+    since what a model writes may hang on its company.
+    """
+    for rows in blocks(missing[:, None]):
+        yield judge.explain(read(rows))
 
 
 def low_rows(values: np.ndarray, *, most: int | None, seed: int) -> np.ndarray:

@@ -30,9 +30,7 @@ def pairs_to_judge() -> list[Pair]:
         wanted.setdefault(pair.sample.digest, (pair.sample, {}))[1][pair.subgoal.digest] = pair.subgoal
     for sample in reference_samples():
         wanted[sample.digest][1].update({pair.subgoal.digest: pair.subgoal for pair in pairs})
-    return [
-        (sample, subgoal) for sample, own in wanted.values() for subgoal in (*own.values(), *reference_subgoals())
-    ]
+    return [(sample, subgoal) for sample, own in wanted.values() for subgoal in (*own.values(), *reference_subgoals())]
 
 
 def judge_references(judge: Judge) -> Iterator[Batch]:
