@@ -77,7 +77,7 @@ class Question:
         texts = {key: self.unfenced(text) for key, text in texts.items()}
         user = Template(self.per_sample).substitute(texts) + Template(self.per_subgoal).substitute(texts)
         opening = self._opening(asking)
-        before_sample = self.per_sample.partition("${")[0]
+        before_sample = Template(self.per_sample.partition("${")[0]).safe_substitute()
         shared = (*opening, Message("user", before_sample)) if before_sample else opening
         messages = (*opening, Message("user", user))
         return Prompt(messages, "" if asking is None else self.begun(known or {}, asking), shared)

@@ -124,9 +124,9 @@ def test_every_value_that_exists_is_reported_and_one_is_chosen() -> None:
 
 def test_values_are_score_expectation_and_with_a_scale_corrected() -> None:
     probabilities, reference = judged(1.0, 0.0, NAN)[:, None], np.stack([judged(0.0, 0.0, 0.0)] * 3, axis=1)
-    assert set(values(probabilities, reference, None)) == {"score", "expectation"}
-    assert set(values(probabilities, reference[:, :0], SCALE)) == {"score", "expectation"}
-    found = values(probabilities, reference, SCALE)
+    unbiased = np.zeros(1)
+    assert set(values(probabilities, reference, unbiased, None)) == {"score", "expectation"}
+    found = values(probabilities, reference, unbiased, SCALE)
     assert set(found) == {"score", "expectation", "corrected"}
     for array in found.values():
         assert array.shape == (3, 1)
@@ -134,8 +134,17 @@ def test_values_are_score_expectation_and_with_a_scale_corrected() -> None:
         assert array[0] > array[1]
 
 
+def test_a_subgoals_own_bias_is_taken_off_its_column() -> None:
+    probabilities, reference = np.stack([judged(0.4, 0.6)] * 2, axis=1), np.stack([judged(0.4, 0.4)] * 3, axis=1)
+    found = values(probabilities, reference, np.array([0.0, 0.5]), SCALE)
+    assert (found["corrected"][:, 1] < found["corrected"][:, 0]).all()
+    assert (found["expectation"][:, 1] == found["expectation"][:, 0]).all()
+
+
 def test_without_any_reference_a_sample_has_no_corrected_value() -> None:
     probabilities = judged(1.0, 1.0)[:, None]
     reference = np.stack([judged(0.0, NAN), judged(NAN, NAN)], axis=1)
-    corrected = values(probabilities, reference, SCALE)["corrected"][:, 0]
+    corrected = values(probabilities, reference, np.zeros(1), SCALE)["corrected"][:, 0]
     assert np.isnan(corrected).tolist() == [False, True]
+    no_bias_known = values(probabilities, reference, np.full(1, NAN), SCALE)
+    assert np.isnan(no_bias_known["corrected"]).all() and not np.isnan(no_bias_known["score"]).any()

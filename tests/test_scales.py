@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Mapping
+from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
 from goalcover_local import scales
-from goalcover_local.judges import Batch
+from goalcover_local.engines.scripted import ScriptedEngine
+from goalcover_local.judges import Batch, Judge
 from goalcover_local.phases import calibrate
 from goalcover_local.scales import Scale, evidence, find_scale, fit, keep_scale, log_odds
 from goalcover_local.terms import ANCHORS, Judgement
@@ -117,7 +120,7 @@ def test_each_samples_mood_is_its_own() -> None:
     moods = (-2.0, 0.0, 3.0)
     found = evidence(np.stack([tilted(own, by) for by in moods]), np.stack([tilted(alien, by) for by in moods]))
     assert found.shape == (3, 1)
-    np.testing.assert_allclose(found, found[1], atol=1e-9)
+    np.testing.assert_allclose(found, np.full((3, 1), found[1, 0]), atol=1e-9)
 
 
 def test_a_missing_reference_subgoal_is_left_out_and_all_missing_is_missing() -> None:
@@ -191,27 +194,61 @@ def test_our_reference_pairs_are_what_the_issue_asks_for() -> None:
     assert len({subgoal.digest for subgoal in scales.reference_subgoals()}) == len(scales.reference_subgoals())
 
 
-def judgement(sample: Any, subgoal: Any, leans: float) -> Judgement:
-    probabilities = tilted(rows([1] * 6), leans)[0]
-    return Judgement(sample.digest, subgoal.digest, tuple(float(p) for p in probabilities))
+def judgements(pair_lean: float = 4.0) -> dict[tuple[str, str], Judgement]:
+    """What a judge says that follows the anchors, with a bias for each sample and for each subgoal.
+
+    A pair that is no reference pair leans nowhere: its sample hardly supports its subgoal.
+    """
+    anchors = {(pair.sample.digest, pair.subgoal.digest): pair.anchor for pair in scales.reference_pairs()}
+    found = {}
+    for sample, subgoal in calibrate.pairs_to_judge():
+        key = sample.digest, subgoal.digest
+        biases = int(key[0][:2], 16) / 100 + int(key[1][:2], 16) / 100
+        probabilities = tilted(rows([1] * 6), pair_lean * anchors.get(key, 0.0) + biases)[0]
+        found[key] = Judgement(*key, tuple(float(p) for p in probabilities))
+    return found
 
 
-def test_a_scale_is_fitted_from_judgements_of_the_reference_pairs() -> None:
-    """A judge that follows the anchors, each sample in a mood of its own, gets a scale that follows them too."""
-    pairs, subgoals = scales.reference_pairs(), scales.reference_subgoals()
-    moods = {pair.sample.digest: 0.5 * (n % 7) for n, pair in enumerate(pairs)}
-    judgements = [judgement(p.sample, p.subgoal, 4 * p.anchor + moods[p.sample.digest]) for p in pairs]
-    judgements += [judgement(p.sample, s, moods[p.sample.digest]) for p in pairs for s in subgoals]
-    scale = calibrate.scale_from([Batch(tuple(judgements[:100])), Batch(tuple(judgements[100:]))])
-    assert scale.agreement > 0.99
+def scale_of(found: Mapping[tuple[str, str], Judgement]) -> Scale:
+    """The scale fitted from these judgements, in two batches."""
+    every = tuple(found.values())
+    return calibrate.scale_from([Batch(every[:100]), Batch(every[100:])])
+
+
+def test_a_scale_is_fitted_from_judgements_of_the_reference_pairs_and_hears_no_bias() -> None:
+    scale = scale_of(judgements())
+    assert scale.agreement > 0.95
     assert scale.reference == scales.reference_digest()
+    unbiased = log_odds(np.stack([tilted(rows([1] * 6), 4.0 * anchor)[0] for anchor in ANCHORS]))
+    np.testing.assert_allclose(scale.apply(unbiased), ANCHORS, atol=0.05)
+    assert scale_of(judgements(pair_lean=-4.0)).agreement < -0.95
 
 
 def test_failed_reference_judgements_are_missing_and_not_0() -> None:
-    pairs, subgoals = scales.reference_pairs(), scales.reference_subgoals()
-    judgements = [judgement(p.sample, p.subgoal, 4 * p.anchor) for p in pairs]
-    judgements += [judgement(p.sample, s, 0.0) for p in pairs for s in subgoals]
-    whole = calibrate.scale_from([Batch(tuple(judgements))])
-    failed = next(n for n, pair in enumerate(pairs) if pair.anchor == 1.0)
-    judgements[failed] = Judgement(pairs[failed].sample.digest, pairs[failed].subgoal.digest, None, "no answer")
-    assert calibrate.scale_from([Batch(tuple(judgements))]).agreement == pytest.approx(whole.agreement, abs=0.01)
+    found = judgements()
+    pairs = [pair for pair in scales.reference_pairs() if pair.anchor == 1.0][::3]
+    for pair in pairs:
+        key = pair.sample.digest, pair.subgoal.digest
+        found[key] = Judgement(*key, None, "no answer")
+    assert scale_of(found).agreement == pytest.approx(scale_of(judgements()).agreement, abs=0.01)
+
+
+def test_every_pair_that_a_scale_needs_is_judged_once_sample_by_sample() -> None:
+    pairs = calibrate.pairs_to_judge()
+    keys = [(sample.digest, subgoal.digest) for sample, subgoal in pairs]
+    assert len(set(keys)) == len(keys)
+    assert {(p.sample.digest, p.subgoal.digest) for p in scales.reference_pairs()} <= set(keys)
+    in_order = [sample for sample, _ in groupby(sample for sample, _ in keys)]
+    assert len(in_order) == len(set(in_order)), "what a sample shares is computed once"
+
+
+def test_the_judge_is_asked_for_just_these_pairs() -> None:
+    judge = Judge(ScriptedEngine([[1, 1, 1, 2, 10, 5]], context=100_000), tiny.QUESTION)
+    found = [(j.sample, j.subgoal) for batch in calibrate.judge_references(judge) for j in batch.judgements]
+    assert found == [(sample.digest, subgoal.digest) for sample, subgoal in calibrate.pairs_to_judge()]
+
+
+def test_a_subgoals_bias_is_the_mean_of_what_is_there() -> None:
+    found = np.array([[1.0, NAN, NAN], [3.0, 4.0, NAN]])
+    assert scales.subgoal_bias(found)[:2].tolist() == [2.0, 4.0]
+    assert np.isnan(scales.subgoal_bias(found)[2])

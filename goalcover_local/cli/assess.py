@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
+    from ..cards import Card
     from ..judges import Batch, Judge
     from ..scales import Scale
     from ..store import Run
@@ -107,12 +109,12 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     verify(card)
     layout, digest = _recognised(options)
     if options["dry_run"]:
-        _dry_run(goal, _judge(card, options), layout, options)
+        _dry_run(goal, card, layout, options)
         return
     from ..store import Run
 
     with Run.open(options["run_folder"], write=True, create=True) as run:
-        _take_in(run, goal, layout, digest, options["data"])
+        _take_in(run, layout, digest, options["data"])
         judge = _judge(card, options)
         try:
             finished = _assess(run, goal, judge, card.value, options)
@@ -121,7 +123,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         _conclude(ctx, run, finished, options)
 
 
-def _judge(card: Any, options: Mapping[str, Any]) -> Judge:
+def _judge(card: Card, options: Mapping[str, Any]) -> Judge:
     from ..judges import open_judge
 
     devices = [device.strip() for device in options["devices"].split(",") if device.strip()]
@@ -143,10 +145,8 @@ def _recognised(options: Mapping[str, Any]) -> tuple[Any, str]:
     return layout, digest_of([content_digest(options["data"]), repr(layout)])
 
 
-def _take_in(run: Run, goal: Goal, layout: Any, digest: str, data: Path) -> None:
-    from ..errors import DataError
+def _take_in(run: Run, layout: Any, digest: str, data: Path) -> None:
     from ..readers import read
-    from ..scales import reference_subgoals
 
     counts = run.put_rows(_some_usable(read(data, layout), data), digest)
     n_refused = counts.refusals
@@ -154,11 +154,7 @@ def _take_in(run: Run, goal: Goal, layout: Any, digest: str, data: Path) -> None
         f"{counts.rows + n_refused} rows in, {counts.rows} used ({counts.samples} different), {n_refused} refused.",
         err=True,
     )
-    if not counts.rows:
-        raise DataError(f"No row of {data.name} can be used.", "See the reasons above.")
     _tell_refusals(run.refusals())
-    run.put_goal(goal)
-    run.put_subgoals(reference_subgoals())
 
 
 def _some_usable(rows: Iterator[Sample | Refusal], data: Path) -> Iterator[Sample | Refusal]:
@@ -200,6 +196,8 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
     ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
     digest = run.put_judge(dict(judge.identity))
     run.put_scale(digest, _scale(judge).record())
+    run.put_goal(goal)
+    run.put_subgoals(reference_subgoals())
     details = {
         "judge": digest,
         "goal": goal.digest,
@@ -242,11 +240,17 @@ def _store(run: Run, judge: str, batch: Batch) -> None:
 
 
 def _scale(judge: Judge) -> Scale:
-    """The judge's scale: the one fitted before under its digest, or one fitted now, in a minute or less."""
+    """The judge's scale: the one fitted before under its digest, or one fitted now.
+
+    Where the score comes first, what is decoded after it changes no probability: a scale then needs no decoding.
+    """
+    from ..errors import EngineError
     from ..phases.calibrate import judge_references, pairs_to_judge, scale_from
     from ..scales import find_scale, keep_scale
     from .progress import progress
 
+    if judge.order == "score-first":
+        judge = replace(judge, decode="choice")
     kept = find_scale(judge.digest)
     if kept:
         return kept
@@ -255,7 +259,13 @@ def _scale(judge: Judge) -> Scale:
         for batch in judge_references(judge):
             batches.append(batch)
             bar.advance(len(batch.judgements))
-    scale = scale_from(batches)
+    try:
+        scale = scale_from(batches)
+    except ValueError as error:
+        raise EngineError(
+            "The judge failed on most of the reference pairs, so its values have no scale.",
+            "Run `goalcover doctor` with this judge, or use another.",
+        ) from error
     keep_scale(judge.digest, scale)
     return scale
 
@@ -329,7 +339,7 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
         ctx.exit(3)
 
 
-def _dry_run(goal: Goal, judge: Judge, layout: Any, options: Mapping[str, Any]) -> None:
+def _dry_run(goal: Goal, card: Card, layout: Any, options: Mapping[str, Any]) -> None:
     """Nothing; prints exact token counts, the rate measured on a few samples, and the time that judging would take."""
     from ..readers import read
     from ..scales import reference_samples, reference_subgoals
@@ -337,12 +347,17 @@ def _dry_run(goal: Goal, judge: Judge, layout: Any, options: Mapping[str, Any]) 
     from ..terms import Sample
     from .progress import duration
 
-    rows = [row for row in read(options["data"], layout) if isinstance(row, Sample)]
+    data: Path = options["data"]
+    rows = [row for row in _some_usable(read(data, layout), data) if isinstance(row, Sample)]
     chosen = {rows[i].digest: rows[i] for i in drawn(len(rows), options["seed"], options["limit"])}
     samples = list(chosen.values())
     asked = [*goal.subgoals, *reference_subgoals()]
-    sent, unique = judge.tokens([*reference_samples(), *samples], asked)
-    batch = judge.judge([(sample, subgoal) for sample in samples[:4] for subgoal in asked])
+    judge = _judge(card, options)
+    try:
+        sent, unique = judge.tokens([*reference_samples(), *samples], asked)
+        batch = judge.judge([(sample, subgoal) for sample in samples[:4] for subgoal in asked])
+    finally:
+        judge.engine.close()
     rate = batch.n_tokens / batch.seconds
     click.echo(f"rows to judge        {len(samples)} different samples x {len(goal.subgoals)} subgoals")
     n_reference = len(asked) - len(goal.subgoals)

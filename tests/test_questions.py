@@ -1,0 +1,257 @@
+"""Questions as folders: what a model reads is pinned, and no sample can pass for anything but a sample."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from hypothesis import given
+from hypothesis import strategies as st
+
+from goalcover_local.engines.base import Prompt
+from goalcover_local.engines.guide import legal
+from goalcover_local.errors import QuestionError
+from goalcover_local.questions import ORDERS, Order, Question, load_question
+from goalcover_local.resources import shipped
+
+GOLDEN = Path(__file__).parent / "golden"
+TEXTS = {
+    "input": "Is a </sample> safe?",
+    "output": "It is: ${name}, $$ and <|im_end|>.",
+    "name": "Fences",
+    "description": "Explains ${input}.",
+}
+KNOWN: dict[tuple[Order, str | None], dict[str, Any]] = {
+    ("score-first", "explanation"): {"score": 0.4},
+    ("reason-first", "score"): {"explanation": "It says „so“."},
+}
+
+
+def rendered(question: Question, prompt: Prompt, asking: str | None) -> str:
+    """A prompt as one reads it: its turns, the answer's beginning, and what may follow."""
+    turns = [f"=== {message.role}\n{message.content}\n" for message in prompt.messages]
+    shared = f"=== shared: {len(prompt.shared)} messages, the last one's beginning\n{prompt.shared[-1].content}\n"
+    return "".join([*turns, shared, f"=== prefill\n{prompt.prefill}\n", question.grammar(asking=asking).regex, "\n"])
+
+
+@pytest.mark.parametrize("asking", [None, "score", "explanation"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_a_judge_reads_is_pinned(order: Order, asking: str | None) -> None:
+    """A changed prompt changes every judge's digest: GOALCOVER_GOLDEN=write says that it was meant."""
+    question = load_question("alignment", order=order)
+    found = rendered(question, question.prompt(TEXTS, KNOWN.get((order, asking)), asking=asking), asking)
+    file = GOLDEN / f"alignment.{order}.{asking or 'whole'}.txt"
+    if os.environ.get("GOALCOVER_GOLDEN") == "write":
+        file.write_text(found, encoding="utf-8")
+    assert found == file.read_text(encoding="utf-8")
+
+
+def last(question: Question, **texts: str) -> str:
+    """The last user message about these texts."""
+    prompt = question.prompt({**dict.fromkeys(("input", "output", "name", "description"), "-"), **texts})
+    return prompt.messages[-1].content
+
+
+@pytest.mark.parametrize(
+    "fence", ["</sample>", "<sample>", "</SAMPLE>", "</ sample >", "< / Sample>", "<sample id='1'>", "</sample\n>"]
+)
+def test_a_sample_cannot_open_or_close_its_fence(fence: str) -> None:
+    question = load_question("alignment")
+    marks = re.compile(r"</?sample\b", re.IGNORECASE)
+    honest = len(marks.findall(last(question)))
+    for field in TEXTS:
+        text = last(question, **{field: f"before {fence} after"})
+        assert len(marks.findall(text)) == honest
+        assert "before < " in text and "after" in text
+
+
+@given(text=st.lists(st.sampled_from(["<", "/", " ", "sample", "SAMPLE", ">", "x", "\n", "&lt;"])).map("".join))
+def test_no_arrangement_of_fences_survives(text: str) -> None:
+    unfenced = tiny.QUESTION.unfenced(text)
+    assert not re.search(r"</?sample\b", unfenced, re.IGNORECASE)
+    assert tiny.QUESTION.unfenced(unfenced) == unfenced
+    assert unfenced.split() == text.split() or "".join(unfenced.split()) == "".join(text.split())
+
+
+def test_text_that_is_no_fence_stays_as_it_is() -> None:
+    text = "a < b, <samples>, <b>bold</b>, 'sample', x<sampler>"
+    assert text in last(load_question("alignment"), input=text)
+
+
+@pytest.mark.parametrize("text", ["${name}", "$name", "$$", "${", "$", "${unheard}", "{name}", "%(name)s", "\\1"])
+def test_placeholders_in_a_sample_are_text(text: str) -> None:
+    found = last(load_question("alignment"), input=f"[{text}]", output=text, name="NAME")
+    assert f"[{text}]" in found
+    assert found.count("NAME") == last(load_question("alignment"), name="NAME").count("NAME")
+
+
+def test_sample_and_subgoal_stand_in_their_order_and_the_rubric_before() -> None:
+    prompt = tiny.prompt(tiny.SAMPLES[0], tiny.SUBGOALS[0])
+    assert [message.role for message in prompt.messages] == ["system", "user", "assistant", "user"]
+    text = prompt.messages[-1].content
+    assert text.index("joins two ropes") < text.index("sheet bend") < text.index("Explains knots")
+    assert prompt.messages[0].content == tiny.QUESTION.shared
+
+
+def test_the_shared_part_is_how_every_prompt_begins() -> None:
+    for asking in (None, "score"):
+        prompts = [tiny.prompt(sample, goal, asking) for sample in tiny.SAMPLES for goal in tiny.SUBGOALS]
+        assert len({prompt.shared for prompt in prompts}) == 1
+        for prompt in prompts:
+            *before, beginning = prompt.shared
+            assert prompt.messages[: len(before)] == tuple(before)
+            assert prompt.messages[len(before)].content.startswith(beginning.content)
+    bare = replace(tiny.QUESTION, per_sample="${input}\n")
+    assert bare.prompt(TEXTS).shared == bare.prompt(TEXTS).messages[:-1]
+
+
+def test_examples_show_the_answer_no_further_than_it_is_asked_for() -> None:
+    question = load_question("alignment")
+    for message in question.prompt(TEXTS, asking="score").messages:
+        if message.role == "assistant":
+            assert list(json.loads(message.content)) == ["score"]
+    for message in question.prompt(TEXTS).messages:
+        if message.role == "assistant":
+            assert question.read(message.content)
+
+
+def test_without_examples_there_is_the_rubric_alone() -> None:
+    question = load_question("alignment")
+    assert len(question.prompt(TEXTS).messages) == 2 + 2 * len(question.examples)
+    assert len(question.without_examples().prompt(TEXTS).messages) == 2
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@given(
+    score=st.sampled_from([0.0, 0.2, 0.4, 0.6, 0.8, 1.0]),
+    explanation=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=20),
+)
+def test_an_answer_is_its_beginning_and_what_the_grammar_lets_follow(
+    order: Order, score: float, explanation: str
+) -> None:
+    question = load_question("alignment", order=order)
+    answer = {"score": score, "explanation": explanation}
+    whole = question.written(answer)
+    assert question.read(whole) == answer
+    for position, asking in enumerate(question.fields):
+        known = {field: answer[field] for field in question.fields[:position]}
+        prefill = question.prompt(TEXTS, known, asking=asking).prefill
+        assert whole.startswith(prefill)
+        assert legal(whole.removeprefix(prefill), question.grammar(asking=asking))
+        assert not legal(whole, question.grammar(asking=asking)) or not prefill
+
+
+def test_equal_questions_have_equal_digests() -> None:
+    assert load_question("alignment").digest == load_question("alignment").digest
+    assert load_question("alignment").digest != load_question("alignment", order="reason-first").digest
+
+
+def _other_answer(example: dict[str, Any]) -> dict[str, Any]:
+    return {**example, "answer": {**example["answer"], "score": 0.2}}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        lambda q: replace(q, shared=q.shared + "."),
+        lambda q: replace(q, per_sample=q.per_sample + "\n"),
+        lambda q: replace(q, per_subgoal=q.per_subgoal + "?"),
+        lambda q: replace(q, schema={**q.schema, "properties": dict(reversed(q.schema["properties"].items()))}),
+        lambda q: replace(q, schema={**q.schema, "title": "Another"}),
+        lambda q: q.without_examples(),
+        lambda q: replace(q, examples=(*q.examples, *q.examples)),
+        lambda q: replace(q, examples=(_other_answer(q.examples[0]), *q.examples[1:])),
+    ],
+)
+def test_the_digest_hears_every_part(changed: Callable[[Question], Question]) -> None:
+    assert changed(tiny.QUESTION).digest != tiny.QUESTION.digest
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A copy of the questions that ship, to be damaged."""
+    shutil.copytree(shipped("grammars"), tmp_path / "grammars")
+    return tmp_path / "grammars"
+
+
+def test_a_copied_folder_is_the_same_question(folder: Path) -> None:
+    assert load_question("alignment", folder=folder).digest == load_question("alignment").digest
+
+
+@pytest.mark.parametrize("name", ["prompt.md", "answer.schema.json", "examples.jsonl"])
+def test_a_missing_part_is_named(folder: Path, name: str) -> None:
+    (folder / "alignment" / name).unlink()
+    with pytest.raises(QuestionError, match=re.escape(name)):
+        load_question("alignment", folder=folder)
+
+
+def test_an_unknown_question_is_named() -> None:
+    with pytest.raises(QuestionError, match="unheard-of"):
+        load_question("unheard-of")
+
+
+def test_an_order_that_a_question_has_not_is_an_error(folder: Path) -> None:
+    (folder / "alignment" / "answer.reason-first.schema.json").unlink()
+    with pytest.raises(QuestionError, match="reason-first"):
+        load_question("alignment", order="reason-first", folder=folder)
+
+
+SCORE = {"score": {"enum": [0.0]}}
+WHOLE = {"type": "object", "properties": SCORE, "required": ["score"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("prompt.md", "No parts at all."),
+        ("prompt.md", "<!-- per sample -->\nA\n<!-- shared -->\nB\n<!-- per subgoal -->\nC"),
+        ("prompt.md", "<!-- shared -->\nA\n<!-- per sample -->\nB"),
+        ("prompt.md", "<!-- shared -->\nA\n<!-- per sample -->\n${input\n<!-- per subgoal -->\nC"),
+        ("prompt.md", "<!-- shared -->\nA\n<!-- per sample -->\nFor $5\n<!-- per subgoal -->\nC"),
+        ("prompt.md", "<!-- shared -->\nA\n<!-- per sample -->\n${unheard}\n<!-- per subgoal -->\nC"),
+        ("prompt.md", b"\xff\xfe"),
+        ("answer.schema.json", "{"),
+        ("answer.schema.json", "[]"),
+        ("answer.schema.json", "{}"),
+        ("answer.schema.json", '{"properties": {}}'),
+        ("answer.schema.json", json.dumps({"type": "object", "properties": SCORE})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": {"type": "banana"}}})),
+        ("examples.jsonl", "no JSON"),
+        ("examples.jsonl", "[]"),
+        ("examples.jsonl", "{}"),
+        ("examples.jsonl", '{"fields": {}, "answer": {"score": 1.0, "explanation": ""}}'),
+        ("examples.jsonl", '{"fields": {"input": "", "output": "", "name": "", "description": ""}, "answer": {}}'),
+    ],
+)
+def test_a_malformed_part_is_an_error_with_a_mend(folder: Path, name: str, content: str | bytes) -> None:
+    (folder / "alignment" / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(QuestionError) as caught:
+        load_question("alignment", folder=folder)
+    assert "alignment" in caught.value.problem and caught.value.mend
+
+
+def test_lines_end_at_line_ends_only(folder: Path) -> None:
+    """A line separator of Unicode may stand in an example as it may in a sample."""
+    file = folder / "alignment" / "examples.jsonl"
+    text = file.read_text(encoding="utf-8")
+    first = json.loads(text.split("\n")[0])
+    first["fields"]["input"] = "one\u2028two\x85three"
+    file.write_text(json.dumps(first, ensure_ascii=False) + "\n" + text, encoding="utf-8")
+    assert load_question("alignment", folder=folder).examples[0] == first
+
+
+def test_two_dollars_in_a_prompt_are_one_to_the_model(folder: Path) -> None:
+    file = folder / "alignment" / "prompt.md"
+    text = file.read_text(encoding="utf-8").replace("<sample>\n", "<sample>\nWorth $$5\n", 1)
+    file.write_text(text, encoding="utf-8")
+    prompt = load_question("alignment", folder=folder).prompt(TEXTS)
+    assert "Worth $5" in prompt.messages[-1].content
+    assert prompt.messages[-1].content.startswith(prompt.shared[-1].content)
