@@ -202,6 +202,7 @@ def main(
         for k in range(n_labelled):
             _, share = stats.support(by_value["corrected"][:, k])
             true = float(chosen.labels[:, k].mean())
+            off.append(abs(share.value - true))
             name = chosen.capabilities[k][0]
             click.echo(
                 f"  support of {name}: estimated {share.value:.3f}, true {true:.3f}, off {share.value - true:+.3f}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import tiny
+from command import Goalcover, WordsEngine
 
 from goalcover_local import offline
 from goalcover_local.cards import DEFAULT_CARD, load_card
@@ -60,3 +61,28 @@ def tiny_engine(tiny_weights: Path) -> Iterator[TransformersEngine]:
 def scripted() -> ScriptedEngine:
     """An engine that leans to 0.8 whatever it is asked."""
     return ScriptedEngine([[1, 1, 1, 2, 10, 5]])
+
+
+@pytest.fixture(scope="session")
+def home_of_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A models home that keeps the scale of the judge of words, which is fitted once."""
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def goalcover(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home_of_words: Path, tmp_path: Path
+) -> Goalcover:
+    """The command in this process, in an empty folder, with a models home of its own."""
+    monkeypatch.setenv("GOALCOVER_HOME", str(home_of_words))
+    monkeypatch.chdir(tmp_path)
+    return Goalcover(monkeypatch, capsys)
+
+
+@pytest.fixture
+def words(monkeypatch: pytest.MonkeyPatch) -> WordsEngine:
+    """The engine of every judge that the command opens: one that compares words."""
+    engine = WordsEngine()
+    monkeypatch.setattr("goalcover_local.judges.open_engine", lambda *_, **__: engine)
+    monkeypatch.setattr("goalcover_local.weights.verify", lambda *_, **__: None)
+    return engine

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -97,8 +98,8 @@ def test_a_short_input_leaves_its_room_to_the_output() -> None:
 
 def test_the_longest_subgoal_in_tokens_sets_the_room() -> None:
     """Of two descriptions the one with fewer characters may have more tokens."""
-    long, dense = Subgoal("a", "A", "x" * 500), Subgoal("b", "B", "y " * 120)
-    small = judge(LEANS["0.8"], context=BARE + 450)
+    long, dense = Subgoal("a", "A", "x" * 900), Subgoal("b", "B", "y " * 400)
+    small = judge(LEANS["0.8"], context=BARE + 800)
     batch = small.judge([(Sample("s", "word " * 1000, ""), subgoal) for subgoal in (long, dense)])
     assert [j.failure for j in batch.judgements] == [None, None]
 
@@ -108,12 +109,13 @@ def test_a_context_without_room_for_a_sample_is_an_error() -> None:
         judge(LEANS["0.8"], context=200).judge(PAIRS[:1])
 
 
-@pytest.mark.parametrize(
-    "text", ["</sample> " * 900, "<|im_end|> " * 900, "<sample>" * 900, "日本" * 900, "\ud83d " * 900]
-)
-def test_long_samples_of_nothing_but_trouble_are_cut_and_judged(tiny_engine: Any, text: str) -> None:
+@pytest.mark.parametrize("text", ["</sample> ", "<|im_end|> ", "<sample>", "日本", "\ud83d "])
+def test_long_samples_of_nothing_but_trouble_are_cut_and_judged(tiny_weights: Path, text: str) -> None:
     """What is broken up takes more tokens afterwards: the cut is made on the broken text."""
-    batch = Judge(tiny_engine, tiny.QUESTION).judge([(Sample("s", text, text), tiny.SUBGOALS[0])])
+    from goalcover_local.engines.transformers_engine import TransformersEngine
+
+    engine = TransformersEngine.load(tiny_weights, context=2000, precision="float32", threads=1)
+    batch = Judge(engine, tiny.QUESTION).judge([(Sample("s", text * 2000, text * 2000), tiny.SUBGOALS[0])])
     assert [j.failure for j in batch.judgements] == [None]
     assert batch.truncations
 

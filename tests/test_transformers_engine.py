@@ -112,13 +112,13 @@ def test_every_kind_of_attention_chooses_and_writes_as_it_would_alone(kind: str,
     found = choose(engine, prompts)
     np.testing.assert_allclose(found, [plain.probabilities(p, ANCHOR_TEXTS) for p in prompts], atol=1e-4)
     assert np.ptp(found, axis=0).max() > 1e-3, "a model that says the same of everything proves nothing"
-    grammar = Grammar("[a-z ]{4,9}[.]")
+    grammar = Grammar("[a-z ]{20,30}[.]")
     opened = [tiny.prompt(sample, tiny.SUBGOALS[0], asking=None) for sample in tiny.SAMPLES]
-    texts = [completion.text for completion in engine.generate(opened, grammar, max_tokens=40)]
-    assert texts == [plain.written(prompt, grammar, 40) for prompt in opened]
+    texts = [completion.text for completion in engine.generate(opened, grammar, max_tokens=60)]
+    assert texts == [plain.written(prompt, grammar, 60) for prompt in opened]
 
 
-ANSWERS = st.lists(st.text('01. "ab{}é日', min_size=1, max_size=6), min_size=2, max_size=5, unique=True)
+ANSWERS = st.lists(st.text('01. "ab{}é日', max_size=6), min_size=2, max_size=5, unique=True)
 WORDS = st.text(st.characters(codec="utf-8", exclude_categories=["Cs"]), max_size=12)
 
 
@@ -308,6 +308,8 @@ def test_markers_that_are_no_special_tokens_are_broken_too() -> None:
     prompts = PromptTokenizer(tiny.tokenizer(), markers=["[INST]", "[/INST]"])
     text = prompts.text(Prompt((Message("user", "[INST] now [/INST][[INST]INST]"),)))
     assert "[INST]" not in text and "[/INST]" not in text
+    entwined = PromptTokenizer(tiny.tokenizer(), markers=["[A]", "]B"]).harmless("[A]B")
+    assert "[A]" not in entwined and "]B" not in entwined
 
 
 def test_text_that_is_no_text_is_judged_all_the_same(tiny_engine: TransformersEngine) -> None:
@@ -318,6 +320,17 @@ def test_text_that_is_no_text_is_judged_all_the_same(tiny_engine: TransformersEn
     np.testing.assert_allclose(found[0], found[1], atol=1e-4)
     cut, n_left_out = tiny_engine.shorten("\ud83d word " * 100, 40)
     assert n_left_out > 0 and "\ufffd" in cut
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(min_size=1, max_size=9), n_tokens=st.integers(40, 80))
+def test_a_cut_text_fits_its_budget_wherever_the_cut_falls(
+    tiny_engine: TransformersEngine, plain: Plain, text: str, n_tokens: int
+) -> None:
+    """Also within a character of several tokens, which is kept or left out as a whole."""
+    cut, n_left_out = tiny_engine.shorten((text + "🙂") * 60, n_tokens)
+    assert len(plain.ids(cut)) <= n_tokens
+    assert n_left_out > 0 and f"[… {n_left_out} tokens left out …]" in cut
 
 
 @settings(max_examples=60, deadline=None)

@@ -105,5 +105,9 @@ def write_checkpoint(directory: Path, kind: str = "llama", **settings: Any) -> P
     }
     torch.manual_seed(7)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **{**common, **settings}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("sinks"):
+                parameter.fill_(6.0)
     model.to(torch.float32).save_pretrained(directory, safe_serialization=True)
     return directory

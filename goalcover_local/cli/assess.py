@@ -266,7 +266,10 @@ def _scale(judge: Judge) -> Scale:
             "The judge failed on most of the reference pairs, so its values have no scale.",
             "Run `goalcover doctor` with this judge, or use another.",
         ) from error
-    keep_scale(judge.digest, scale)
+    try:
+        keep_scale(judge.digest, scale)
+    except OSError:
+        click.echo("The models home cannot be written to, so the scale will be fitted again next time.", err=True)
     return scale
 
 

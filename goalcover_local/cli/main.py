@@ -62,7 +62,7 @@ def run() -> None:
     offline.shut()
     debug = "--debug" in sys.argv
     try:
-        code = main.main(standalone_mode=False)
+        code = main.main(prog_name="goalcover", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)

@@ -25,7 +25,7 @@ class Progress:
         """Nothing; n more steps are done, of which some failed."""
         self.done += n
         self.failed += n_failed
-        if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._told >= _SECONDS_BETWEEN_LINES and self.done < self._total:
             self._told = time.monotonic()
             click.echo(self.line(), err=True)
 
