@@ -23,9 +23,9 @@ def text_of(page: str) -> str:
 
 
 def blocks(page: str) -> list[str]:
-    """The lines of a page's code blocks, continued ones joined."""
-    found = re.findall(r"^```[^\n]*\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
-    return [line.strip() for block in found for line in block.replace("\\\n", " ").splitlines()]
+    """The lines of a page's code blocks, continued ones joined; a block of `text` is output."""
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+    return [line.strip() for kind, block in found if kind != "text" for line in block.replace("\\\n", " ").splitlines()]
 
 
 def inline(page: str) -> list[str]:

@@ -100,7 +100,7 @@ def test_the_longest_subgoal_in_tokens_sets_the_room() -> None:
     """Of two descriptions the one with fewer characters may have more tokens."""
     long, dense = Subgoal("a", "A", "x" * 900), Subgoal("b", "B", "y " * 400)
     small = judge(LEANS["0.8"], context=BARE + 800)
-    batch = small.judge([(Sample("s", "word " * 1000, ""), subgoal) for subgoal in (long, dense)])
+    batch = small.judge([(Sample("s", "word " * 1000, "more " * 1000), subgoal) for subgoal in (long, dense)])
     assert [j.failure for j in batch.judgements] == [None, None]
 
 
@@ -115,9 +115,10 @@ def test_long_samples_of_nothing_but_trouble_are_cut_and_judged(tiny_weights: Pa
     from goalcover_local.engines.transformers_engine import TransformersEngine
 
     engine = TransformersEngine.load(tiny_weights, context=2000, precision="float32", threads=1)
-    batch = Judge(engine, tiny.QUESTION).judge([(Sample("s", text * 2000, text * 2000), tiny.SUBGOALS[0])])
-    assert [j.failure for j in batch.judgements] == [None]
-    assert batch.truncations
+    long = Sample("both", text * 2000, text * 2000), Sample("output", "Well?", text * 2000)
+    batch = Judge(engine, tiny.QUESTION).judge([(s, tiny.SUBGOALS[0]) for s in long])
+    assert [j.failure for j in batch.judgements] == [None, None]
+    assert len(batch.truncations) == 2
 
 
 def test_reason_first_writes_the_explanation_and_then_weighs_the_anchors() -> None:

@@ -65,7 +65,13 @@ def tokenizer() -> Any:
     from transformers import PreTrainedTokenizerFast
 
     answers = [json.dumps({"score": score, "explanation": "it is the sample of a capability"}) for score in ANCHORS]
-    texts = [*answers * 3, QUESTION.shared, *(f"{s.input} {s.output}" for s in SAMPLES), "user assistant system"]
+    texts = [
+        *answers * 3,
+        QUESTION.shared,
+        *(f"{s.input} {s.output}" for s in SAMPLES),
+        "user assistant system",
+        "</sample> " * 9,
+    ]
     built = Tokenizer(models.BPE())
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     built.decoder = decoders.ByteLevel()
