@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -212,7 +212,7 @@ def open_engine(card: Card, *, devices: Sequence[str] = (), threads: int | None 
         "context": card.context,
         "precision": card.precision,
         "threads": threads,
-        "identity": {"card": card.name, "weights": weights.digest},
+        "identity": {"card": card.name, "weights": weights.digest, "chat": digest_of(asdict(card.chat))},
         "template_options": dict(card.chat.template_options),
         "markers": tuple(card.chat.markers),
         "system_role": card.chat.system_role,

@@ -14,6 +14,8 @@ import pytest
 from goalcover_local.cli.main import COMMANDS, main
 
 ROOT = Path(__file__).parents[1]
+ROOT_CONTEXT = click.Context(main, **main.context_settings)
+"""A command keeps the help options that its first context tells it, so every context here stems from the root's."""
 PAGES = ("README.md", "docs/guide.md")
 FOLDERS = ("docs", "goals", "grammars", "models", "scripts", "tests", "goalcover_local")
 
@@ -36,6 +38,8 @@ def inline(page: str) -> list[str]:
 
 def shown(line: str) -> Iterator[list[str]]:
     """The arguments of each `goalcover` command in a line of shell."""
+    if "goalcover " not in line:
+        return
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|&;<>")
     lexer.whitespace_split, lexer.commenters = True, "#"
     command: list[str] = []
@@ -52,20 +56,19 @@ def shown(line: str) -> Iterator[list[str]]:
 
 def check(arguments: list[str], whole: bool) -> None:
     """Fails unless the command and its options exist; a whole one must also have all that it needs."""
-    command: click.Command = main
-    words = list(arguments)
-    while isinstance(command, click.Group) and words and not words[0].startswith("-"):
+    context, words = ROOT_CONTEXT, list(arguments)
+    while isinstance(context.command, click.Group) and words and not words[0].startswith("-"):
         name = words.pop(0)
-        found = command.get_command(click.Context(command), name)
+        found = context.command.get_command(context, name)
         assert found is not None, f"there is no command {name!r}: goalcover {shlex.join(arguments)}"
-        command = found
+        context = click.Context(found, parent=context)
     # An ellipsis stands for what a sentence leaves out.
     words = [word for word in words if word not in ("…", "...")]
     try:
-        given, _, _ = command.make_parser(click.Context(command)).parse_args(words)
+        given, _, _ = context.command.make_parser(context).parse_args(words)
     except click.UsageError as error:
         pytest.fail(f"goalcover {shlex.join(arguments)}: {error.message}")
-    needed = {parameter.name for parameter in command.params if parameter.required} if whole else set()
+    needed = {parameter.name for parameter in context.command.params if parameter.required} if whole else set()
     assert needed <= {name for name, value in given.items() if isinstance(value, str | bool | tuple)}, arguments
 
 
@@ -89,19 +92,21 @@ def test_every_command_is_told_of() -> None:
 
 
 def test_options_told_of_exist() -> None:
-    known = {name for command in commands(main) for option in command.params for name in option.opts}
+    known = {name for command in commands(ROOT_CONTEXT) for option in command.params for name in option.opts}
     for piece in inline("docs/guide.md"):
         if piece.startswith("--"):
             assert piece.split()[0] in known, piece
 
 
-def commands(command: click.Command) -> Iterator[click.Command]:
+def commands(context: click.Context) -> Iterator[click.Command]:
+    """The command of a context and all below it."""
+    command = context.command
     yield command
     if isinstance(command, click.Group):
-        for name in command.list_commands(click.Context(command)):
-            found = command.get_command(click.Context(command), name)
+        for name in command.list_commands(context):
+            found = command.get_command(context, name)
             assert found is not None
-            yield from commands(found)
+            yield from commands(click.Context(found, parent=context))
 
 
 @pytest.mark.parametrize("page", PAGES)

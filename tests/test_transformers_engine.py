@@ -98,7 +98,8 @@ def choose(engine: TransformersEngine, prompts: Sequence[Prompt]) -> np.ndarray:
 
 def test_the_embedded_judge_chooses_as_a_plain_forward_pass_does(engine: TransformersEngine, weights: Weights) -> None:
     """Anchors of three tokens each, two samples by two subgoals, on a shared part."""
-    plain, prompts = Plain(weights.directory), tiny.prompts(tiny.SAMPLES[1:])
+    plain, question = Plain(weights.directory), tiny.QUESTION.without_examples()
+    prompts = [tiny.prompt(s, g, question=question) for s in tiny.SAMPLES[:2] for g in tiny.SUBGOALS]
     assert {len(plain.ids(anchor)) for anchor in ANCHOR_TEXTS} == {3}
     expected = [plain.probabilities(prompt, ANCHOR_TEXTS) for prompt in prompts]
     np.testing.assert_allclose(choose(engine, prompts), expected, atol=1e-4)

@@ -46,11 +46,15 @@ MARKS = ("<|im_start|>", "<|im_end|>")
 
 
 def prompt(
-    sample: Sample, subgoal: Subgoal, asking: str | None = "score", known: dict[str, Any] | None = None
+    sample: Sample,
+    subgoal: Subgoal,
+    asking: str | None = "score",
+    known: dict[str, Any] | None = None,
+    question: Question = QUESTION,
 ) -> Prompt:
-    """The tiny question about one pair."""
+    """The tiny question, or another, about one pair."""
     texts = {"input": sample.input, "output": sample.output, "name": subgoal.name, "description": subgoal.description}
-    return QUESTION.prompt(texts, known, asking=asking)
+    return question.prompt(texts, known, asking=asking)
 
 
 def prompts(samples: Iterable[Sample] = SAMPLES, subgoals: Iterable[Subgoal] = SUBGOALS) -> list[Prompt]:

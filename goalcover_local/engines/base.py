@@ -10,6 +10,9 @@ import numpy as np
 
 Role = Literal["system", "user", "assistant"]
 
+SEED_STEP = 1_000_003
+"""How far apart the seeds of neighbouring rows lie, so that a batch may be drawn in parts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:

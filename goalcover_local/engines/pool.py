@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError, GoalCoverError
-from .base import Choices, Completion, Grammar, Prompt
+from .base import SEED_STEP, Choices, Completion, Grammar, Prompt
 
 _MEND = "Look at the device's memory, or leave it out of --devices; what was judged is stored."
 
@@ -83,7 +84,8 @@ class Pool:
         size = -(-len(prompts) // len(self._workers)) if prompts else 1
         starts = range(0, len(prompts), size)
         for number, start in enumerate(starts):
-            self._send(number, verb, (prompts[start : start + size], *arguments), options)
+            named = {**options, "seed": options["seed"] + start * SEED_STEP} if "seed" in options else options
+            self._send(number, verb, (prompts[start : start + size], *arguments), named)
         return self._answers(len(starts))
 
     def _answers(self, n_workers: int) -> list[Any]:
@@ -136,13 +138,11 @@ def _serve(connection: Connection, options: dict[str, Any]) -> None:
         connection.send(error)
         return
     connection.send(dict(engine.describe()))
-    while True:
-        try:
+    with suppress(EOFError, OSError):
+        while True:
             verb, arguments, named = connection.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            answer: Any = getattr(engine, verb)(*arguments, **named)
-        except GoalCoverError as error:
-            answer = error
-        connection.send(answer)
+            try:
+                answer: Any = getattr(engine, verb)(*arguments, **named)
+            except GoalCoverError as error:
+                answer = error
+            connection.send(answer)

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import EngineError
 from . import attention
-from .base import Choices, Completion, Grammar, Prompt
+from .base import SEED_STEP, Choices, Completion, Grammar, Prompt
 from .guide import Ways, build_index
 from .prefix_tree import Tree, common_prefix, grow, pack
 from .tokens import PromptTokenizer, bytes_vocabulary
@@ -200,7 +200,7 @@ class TransformersEngine:
         for start in range(0, len(rows), step):
             some = slice(start, start + step)
             assert trunk is not None
-            writers = [_Writer(ways, max_tokens, temperature, seed * 1_000_003 + row) for row in rows[some]]
+            writers = [_Writer(ways, max_tokens, temperature, seed + row * SEED_STEP) for row in rows[some]]
             self._write(writers, sequences[some], trunk, max_tokens)
             for row, writer in zip(rows[some], writers, strict=True):
                 completions[row] = self._completion(writer)

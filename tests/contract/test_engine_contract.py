@@ -19,7 +19,7 @@ from goalcover_local.errors import EngineError
 from goalcover_local.terms import ANCHOR_TEXTS
 
 CONTEXT = 600
-SHORT = tiny.prompts()[:4]
+SHORT = tiny.prompts()[:3]
 LONG = tiny.prompt(tiny.Sample("long", "word " * 2 * CONTEXT, ""), tiny.SUBGOALS[0])
 OPEN = [tiny.prompt(sample, tiny.SUBGOALS[0], asking=None) for sample in tiny.SAMPLES]
 GRAMMAR = tiny.QUESTION.grammar()
@@ -88,7 +88,7 @@ def test_probabilities_have_a_row_for_each_prompt_and_sum_to_1(subject: Subject)
 
 def test_the_same_call_gives_the_same_bits(subject: Subject) -> None:
     assert np.array_equal(chosen(subject.chooser, SHORT), chosen(subject.chooser, SHORT))
-    first, second = (subject.writer.generate(OPEN[:2], Grammar(FREE), max_tokens=8) for _ in range(2))
+    first, second = (subject.writer.generate(OPEN[:2], Grammar(FREE), max_tokens=6) for _ in range(2))
     assert first == second and not first[0].failure
 
 
@@ -184,7 +184,18 @@ def test_a_grammar_of_another_question_binds_too(subject: Subject) -> None:
         assert completion.text in ("yes", "no")
 
 
+def test_every_row_draws_for_itself(subject: Subject) -> None:
+    drawn = subject.writer.generate([OPEN[0]] * 2, Grammar(FREE), max_tokens=6, temperature=5.0, seed=1)
+    if not isinstance(subject.writer, ScriptedEngine):
+        assert drawn[0].text != drawn[1].text
+    assert drawn == subject.writer.generate([OPEN[0]] * 2, Grammar(FREE), max_tokens=6, temperature=5.0, seed=1)
+
+
 def test_closing_twice_is_closing_once(subject: Subject) -> None:
     """The last test of each engine: it is closed here, and once more when the fixture ends."""
+    if isinstance(subject.chooser, Pool):
+        subject.chooser._workers[1][0].kill()
+        with pytest.raises(EngineError, match="device 2 has ended"):
+            subject.chooser.choose(SHORT, ANCHOR_TEXTS)
     subject.chooser.close()
     subject.chooser.close()
