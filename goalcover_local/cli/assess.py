@@ -38,7 +38,13 @@ _REFUSALS_SHOWN = 10
     type=click.IntRange(1),
     help="Judge only this many rows, drawn by --seed; smaller limits are parts of larger ones.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes which rows a limit draws, and their order.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Fixes which rows a limit draws, and their order.",
+)
 @click.option(
     "--explain",
     type=click.Choice(["low", "all", "none"]),
