@@ -127,7 +127,7 @@ class Question:
     @cached_property
     def _fences(self) -> re.Pattern[str] | None:
         names = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", self.per_sample + self.per_subgoal)))
-        return re.compile(rf"<\s*(/?\s*(?:{'|'.join(names)})\b)", re.IGNORECASE) if names else None
+        return re.compile(rf"<\s*((?:/\s*)?(?:{'|'.join(names)})\b)", re.IGNORECASE) if names else None
 
     def unfenced(self, text: str) -> str:
         """The text with every copy of this question's own fences broken by a space, so that no text can close them."""

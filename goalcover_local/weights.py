@@ -196,6 +196,8 @@ def model_files(directory: Path, copying: bool = False) -> list[str]:
     for name in chosen.keys() & {"config.json", "tokenizer_config.json"}:
         if "auto_map" in read_json_object(chosen[name]):
             raise Altered(f"{chosen[name]} has an `auto_map`: the model brings code.", "Use one that needs none.")
+        if "transformers_weights" in read_json_object(chosen[name]):
+            raise Altered(f"{chosen[name]} names other weights than those beside it.", "Take the entry out.")
     _refuse_missing(chosen, directory)
     return list(chosen)
 
@@ -260,7 +262,11 @@ def _refuse_missing(chosen: Mapping[str, Path], directory: Path) -> None:
     shards = read_json_object(chosen[index]).get("weight_map") if index in chosen else {}
     if not isinstance(shards, dict):
         raise Incomplete(f"{directory / index} maps no weights.", "Copy it again.")
-    for shard in sorted({str(shard) for shard in shards.values()} - set(chosen)):
+    for shard in sorted({str(shard) for shard in shards.values()}):
+        if not shard.endswith(".safetensors"):
+            raise Altered(f"{directory / index} names {shard}, which is no safetensors file.", "Do not use it.")
+        if shard in chosen:
+            continue
         raise Incomplete(f"{directory / index} names {shard}, which is not in the folder.", "Copy it whole.")
     needs = {
         "safetensors weights": any(name.endswith(".safetensors") for name in chosen),

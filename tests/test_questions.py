@@ -255,3 +255,9 @@ def test_two_dollars_in_a_prompt_are_one_to_the_model(folder: Path) -> None:
     prompt = load_question("alignment", folder=folder).prompt(TEXTS)
     assert "Worth $5" in prompt.messages[-1].content
     assert prompt.messages[-1].content.startswith(prompt.shared[-1].content)
+
+
+def test_a_sample_of_blanks_behind_a_bracket_takes_linear_time() -> None:
+    question = load_question("alignment")
+    assert question.unfenced("<" + " " * 200_000) == "<" + " " * 200_000
+    assert question.unfenced("<" + " " * 50 + "/ sample>") == "< / sample>"

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..coverage import Rule, coverage, values
 from ..errors import StoreError
-from ..scales import Scale, evidence, reference_samples, reference_subgoals, subgoal_bias
+from ..scales import Scale, evidence, reference_digest, reference_samples, reference_subgoals, subgoal_bias
 from ..store import Run
 from ..terms import Coverage, Goal, Value
 from .progress import duration
@@ -56,7 +56,8 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
     aliens = [subgoal.digest for subgoal in reference_subgoals()]
     reference = run.probabilities(judge, aliens, samples)
     record = run.scale(judge)
-    scale = Scale.from_record(record) if record else None
+    # Evidence of other reference pairs is not on this scale: after an update of them, assess again.
+    scale = Scale.from_record(record) if record and record["reference"] == reference_digest() else None
     ground = run.keys(sample.digest for sample in reference_samples())
     bias = subgoal_bias(
         evidence(
@@ -155,6 +156,9 @@ def print_results(run: Run, found: Results) -> None:
         )
     print_table(header, rows, right=(1, 4, 6, 7, 8))
     click.echo(f"{len(found.positions)} rows, value: {found.value}, rule: {found.rule}, judge: {_judge_line(found)}")
+    n_missing = sum(len(found.positions) - c.n_judged - c.n_failed for c in found.coverage)
+    if n_missing:
+        click.echo(f"NOT FINISHED: {n_missing} pairs are still to be judged; the same `goalcover assess` goes on.")
     if found.n_truncated:
         click.echo(f"{found.n_truncated} samples were longer than the judge's context and cut in their middle.")
     if found.agreement is not None:

@@ -145,4 +145,7 @@ def _serve(connection: Connection, options: dict[str, Any]) -> None:
                 answer: Any = getattr(engine, verb)(*arguments, **named)
             except GoalCoverError as error:
                 answer = error
+            except Exception as error:
+                # Its message may quote a sample, and so may its traceback: neither leaves this process.
+                answer = EngineError(f"A device's process failed: {type(error).__name__}.", _MEND)
             connection.send(answer)

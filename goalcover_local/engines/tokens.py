@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,9 @@ import numpy as np
 from ..errors import EngineError
 from .base import Message, Prompt
 from .prefix_tree import common_prefix
+
+LONGEST_KEPT = 1000
+"""Characters of a piece whose tokens are kept: the examples and frames that all prompts share, not long samples."""
 
 CUT = "\n[… {n} tokens left out …]\n"
 """The mark that stands where the middle of a text was left out."""
@@ -42,13 +45,10 @@ class PromptTokenizer:
         self._options = dict(template_options or {})
         self._system_role = system_role
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._forged = re.compile(
-            "|".join(re.escape(mark) for mark in sorted(special | set(markers), key=len, reverse=True))
-        )
-        self._split = re.compile(
-            "(" + "|".join(re.escape(mark) for mark in sorted(special, key=len, reverse=True)) + ")"
-        )
-        self._pieces = lru_cache(maxsize=20_000)(self._encode)
+        # A mark of one character, or with a space behind the first, could not be broken by a space there.
+        self._forged = _any_of({mark for mark in special | set(markers) if len(mark) > 1 and mark[1] != " "})
+        self._split = _any_of(special)
+        self._kept = lru_cache(maxsize=4096)(self._encode)
         canary = self.text(
             Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d ")))
         )
@@ -83,7 +83,12 @@ class PromptTokenizer:
 
     def _by_pieces(self, text: str) -> list[int]:
         """Special tokens part a text into pieces that are tokenised apart, so equal pieces need it once."""
-        return [token for piece in self._split.split(text) if piece for token in self._pieces(piece)]
+        return [
+            token
+            for piece in self._split.split(text)
+            if piece
+            for token in (self._kept(piece) if len(piece) <= LONGEST_KEPT else self._encode(piece))
+        ]
 
     def _encode(self, text: str) -> tuple[int, ...]:
         return tuple(self.tokenizer.encode(text, add_special_tokens=False))
@@ -123,6 +128,11 @@ class PromptTokenizer:
             if room <= 2 or len(self._encode(cut)) <= n_tokens:
                 return cut, left_out
             room -= 2
+
+
+def _any_of(marks: Set[str]) -> re.Pattern[str]:
+    """A pattern that finds each of the marks, the longest first, as a group; it never matches where there are none."""
+    return re.compile("(" + ("|".join(re.escape(m) for m in sorted(marks, key=len, reverse=True)) or "(?!)") + ")")
 
 
 def bytes_vocabulary(tokenizer: Any) -> Any:
