@@ -20,7 +20,7 @@ DEFAULT_CARD = "smollm2-135m-instruct"
 
 Role = Literal["judge", "policy"]
 Order = Literal["score-first", "reason-first"]
-Precision = Literal["bfloat16", "float32", "auto"]
+Precision = Literal["bfloat16", "float16", "float32", "auto"]
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -110,7 +110,9 @@ class ChatRules:
 class Card:
     """A judge or policy model: its maker, its licence, where its weights come from, and how it is asked.
 
-    `context` is in tokens; `engine_options` is free, a table per engine; `models add` wrote an `added` card.
+    `context` is in tokens; `question` is a folder of `grammars/` and `order` one of its orders, the folder's own if not
+    given; an explanation takes at most `explanation_tokens`. `engine_options` has a table per engine; `models add`
+    wrote an `added` card.
     """
 
     name: str
@@ -122,7 +124,9 @@ class Card:
     context: int
     source: Source
     chat: ChatRules = ChatRules()
-    order: Order = "score-first"
+    question: str = "alignment"
+    order: Order | None = None
+    explanation_tokens: int = 80
     value: Value = "corrected"
     precision: Precision = "auto"
     engine_options: Mapping[str, Any] = field(default_factory=dict)
@@ -136,6 +140,8 @@ class Card:
             raise ValueError("roles, licence and provenance may not be empty")
         if self.context <= 0:
             raise ValueError("context is a number of tokens above 0")
+        if self.explanation_tokens < 8:
+            raise ValueError("explanation_tokens is a number of tokens, 8 or more")
 
     @property
     def mend(self) -> str:

@@ -8,12 +8,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal
 
-from . import __version__
+import numpy as np
+
+from . import __version__, canary
+from .answers import level_values
 from .cards import Card
+from .engines import opening
 from .engines.base import Engine
-from .errors import EngineError
+from .engines.opening import Kind
+from .errors import EngineError, QuestionError
 from .questions import Order, Question, load_question
-from .terms import ANCHOR_TEXTS, Explanation, Judgement, Sample, Subgoal, digest_of
+from .terms import ANCHORS, Explanation, Judgement, Sample, Subgoal, digest_of
 from .weights import verify
 
 Decode = Literal["choice", "grammar"]
@@ -51,8 +56,13 @@ class Judge:
 
     engine: Engine
     question: Question
-    order: Order = "score-first"
     decode: Decode = "choice"
+    explanation_tokens: int = EXPLANATION_TOKENS
+
+    @property
+    def order(self) -> Order:
+        """Whether the score comes before what explains it."""
+        return self.question.order
 
     @cached_property
     def identity(self) -> Mapping[str, Any]:
@@ -63,6 +73,7 @@ class Judge:
             "question_digest": self.question.digest,
             "order": self.order,
             "decode": self.decode,
+            **({"explanation_tokens": self.explanation_tokens} if self._decodes else {}),
             "context": self.engine.context,
             "samples_per_batch": SAMPLES_PER_BATCH,
             "goalcover": __version__,
@@ -85,13 +96,14 @@ class Judge:
         ]
         choices = self.engine.choose(
             [self.question.prompt(text, given, asking="score") for text, given in zip(texts, known, strict=True)],
-            ANCHOR_TEXTS,
+            self.question.form.levels,
         )
+        anchored = choices.probabilities @ self._anchoring
         judgements: list[Judgement] = []
         explanations: list[Explanation] = []
         n_disagree = 0
-        for (sample, subgoal), answer, row, failure in zip(
-            pairs, decoded, choices.probabilities, choices.failures, strict=True
+        for (sample, subgoal), answer, row, level, failure in zip(
+            pairs, decoded, anchored, choices.probabilities, choices.failures, strict=True
         ):
             if self._decodes and answer is None:
                 failure = failure or "no valid answer was decoded"
@@ -99,7 +111,7 @@ class Judge:
             judgement = Judgement(sample.digest, subgoal.digest, probabilities, failure)
             judgements.append(judgement)
             if answer and not failure:
-                n_disagree += answer["score"] != judgement.score
+                n_disagree += str(answer["score"]) != self.question.form.levels[int(np.argmax(level))]
                 explanations.append(self._explanation(sample, subgoal, answer))
         seconds = time.perf_counter() - started
         return Batch(
@@ -115,7 +127,7 @@ class Judge:
             for (sample, subgoal), (_, _, score) in zip(fitted, scored, strict=True)
         ]
         completions = self.engine.generate(
-            prompts, self.question.grammar(asking="explanation"), max_tokens=EXPLANATION_TOKENS
+            prompts, self.question.grammar(asking="explanation"), max_tokens=self.explanation_tokens
         )
         explanations = []
         for (sample, subgoal, _), prompt, completion in zip(scored, prompts, completions, strict=True):
@@ -138,6 +150,17 @@ class Judge:
         unique = trunk + sum(n - branches[0] + sum(branches) - trunk * len(subgoals) for n in whole)
         return sent, unique
 
+    @cached_property
+    def _anchoring(self) -> np.ndarray:
+        """How the probabilities of the question's levels become those of the six anchors, (n_levels, 6).
+
+        Six evenly spaced levels are the anchors. Any others are shared between the two anchors that they lie between,
+        so that the expectation stays what it is.
+        """
+        values = level_values(self.question.form)
+        columns = np.eye(len(ANCHORS))
+        return np.column_stack([np.interp(values, ANCHORS, column) for column in columns])
+
     @property
     def _decodes(self) -> bool:
         return self.decode == "grammar" or self.order == "reason-first"
@@ -145,7 +168,9 @@ class Judge:
     def _decoded(self, texts: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, Any] | None], int]:
         """Whole answers decoded under the grammar (None: none that the guide accepts), and the tokens they took."""
         completions = self.engine.generate(
-            [self.question.prompt(text) for text in texts], self.question.grammar(), max_tokens=EXPLANATION_TOKENS + 24
+            [self.question.prompt(text) for text in texts],
+            self.question.grammar(),
+            max_tokens=self.explanation_tokens + 24,
         )
         answers = [None if c.failure else self.question.read(c.text) for c in completions]
         return answers, sum(c.n_tokens for c in completions)
@@ -162,7 +187,7 @@ class Judge:
         bare = Sample("", "", "")
         subgoals = {subgoal.digest: subgoal for _, subgoal in pairs}.values()
         prompts = [self.question.prompt(_texts(bare, subgoal), asking="score") for subgoal in subgoals]
-        room = self.engine.context - EXPLANATION_TOKENS - _SLACK - max(self.engine.count_tokens(prompts))
+        room = self.engine.context - self.explanation_tokens - _SLACK - max(self.engine.count_tokens(prompts))
         if room < _SLACK:
             raise EngineError(
                 "The question and its examples leave no room for a sample in the judge's context.",
@@ -200,41 +225,62 @@ def _texts(sample: Sample, subgoal: Subgoal) -> dict[str, str]:
     }
 
 
-def open_engine(card: Card, *, devices: Sequence[str] = (), threads: int | None = None) -> Engine:
+def open_engine(
+    card: Card,
+    *,
+    engine: Kind | Literal["auto"] = "auto",
+    url: str = "",
+    devices: Sequence[str] = (),
+    threads: int | None = None,
+) -> Engine:
     """The engine that answers for a card's verified weights, on one device or on a process for each of several.
 
     Without devices: the first GPU if there is one, else the CPU. Raises ModelError for weights that are absent or
     altered, EngineError if the model cannot be loaded.
     """
     weights = verify(card)
-    options: dict[str, Any] = {
-        "directory": weights.directory,
-        "context": card.context,
-        "precision": card.precision,
-        "threads": threads,
-        "identity": {"card": card.name, "weights": weights.digest, "chat": digest_of(asdict(card.chat))},
-        "template_options": dict(card.chat.template_options),
-        "markers": tuple(card.chat.markers),
-        "system_role": card.chat.system_role,
-    }
-    if len(devices) > 1:
-        from .engines.pool import Pool
-
-        return Pool(devices, options)
-    from .engines.transformers_engine import TransformersEngine, found_device
-
-    return TransformersEngine.load(device=devices[0] if devices else found_device(), **options)
+    return opening.open_engine(
+        opening.suited(devices) if engine == "auto" else engine,
+        url=url,
+        devices=devices,
+        threads=threads,
+        precision=card.precision,
+        settings=card.engine_options,
+        directory=weights.directory,
+        context=card.context,
+        identity={"card": card.name, "weights": weights.digest, "chat": digest_of(asdict(card.chat))},
+        template_options=dict(card.chat.template_options),
+        markers=tuple(card.chat.markers),
+        system_role=card.chat.system_role,
+    )
 
 
 def open_judge(
     card: Card,
     *,
+    question: str | None = None,
     order: Order | None = None,
     decode: Decode = "choice",
+    engine: Kind | Literal["auto"] = "auto",
+    url: str = "",
     devices: Sequence[str] = (),
     threads: int | None = None,
 ) -> Judge:
-    """The judge of alignment that a card describes; `order` defaults to what the card prefers."""
-    order = order or card.order
-    question = load_question("alignment", order=order)
-    return Judge(open_engine(card, devices=devices, threads=threads), question, order, decode)
+    """The judge of alignment that a card describes; question and order default to what the card prefers.
+
+    Raises QuestionError for an unknown question, ModelError and EngineError as `open_engine`, and EngineError if the
+    engine does not do what it must (see `canary`).
+    """
+    name = question or card.question
+    if order is None and name == card.question:
+        order = card.order
+    asked = load_question(name, order=order, single_turn=card.chat.single_turn)
+    if not asked.form.levels:
+        raise QuestionError(f"The question {name} gives no score.", "Choose one that does, such as `alignment`.")
+    opened = open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
+    try:
+        canary.check(opened, asked)
+    except BaseException:
+        opened.close()
+        raise
+    return Judge(opened, asked, decode, card.explanation_tokens)

@@ -34,6 +34,12 @@ SWITCHES = {
 }
 """Environment variables by which the libraries we use are told to stay offline (and quiet)."""
 
+SHUT_IN_WORKERS = "GOALCOVER_SHUT"
+"""The environment variable by which vLLM's worker processes learn that they are to shut the network too."""
+
+GUARD_PLUGIN = "goalcover_network_guard"
+"""The name under which pyproject.toml gives `shut_in_worker` to vLLM as a plugin."""
+
 _guard = {"installed": False, "shut": False}
 refused: list[str] = []
 """Attempts that the guard refused, as `event host`."""
@@ -50,6 +56,12 @@ def shut() -> None:
         sys.addaudithook(_hook)
         _guard["installed"] = True
     _guard["shut"] = True
+
+
+def shut_in_worker() -> None:
+    """Nothing; shuts the network in a process that GoalCover's vLLM started (vLLM calls its plugins in each)."""
+    if os.environ.get(SHUT_IN_WORKERS) == "1":
+        shut()
 
 
 @contextmanager

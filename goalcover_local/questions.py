@@ -4,7 +4,8 @@
                                  `<!-- per subgoal -->`, with ${placeholders}
     answer.schema.json           the only answers permitted; the order of its properties is part of the method
     answer.reason-first.schema.json   the same, explanation before score (optional)
-    examples.jsonl               worked examples: {"fields": {placeholder: text}, "answer": {...}}
+    answer.regex                 instead of a schema: one line of named groups, in their order
+    examples.jsonl               worked examples: {"fields": {placeholder: text}, "answer": {...}}; may be empty
     cases.jsonl                  answers to accept and to reject: {"answer": text, "legal": true | false}
 
 The shared part and the examples come first in every prompt and are computed once; the sample comes before the
@@ -22,6 +23,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal
 
+from .answers import SCORE, Form, JsonForm, LineForm
 from .engines.base import Grammar, Message, Prompt
 from .engines.guide import legal
 from .errors import QuestionError
@@ -31,20 +33,26 @@ from .terms import digest_of
 Order = Literal["score-first", "reason-first"]
 ORDERS: tuple[Order, ...] = ("score-first", "reason-first")
 
+_INLINE_ANSWER = "\nAnswer: "
+"""What leads from a question to its answer where examples stand inline."""
+
 _PARTS = ("shared", "per sample", "per subgoal")
-_BORDER = "\x00"
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question: its texts, its worked examples, and the schema of its answers."""
+    """One question: its texts, its worked examples, and the form of its answers.
+
+    With `single_turn` all of it is one message of the user's, the examples inline: for models trained on one turn.
+    """
 
     name: str
     shared: str
     per_sample: str
     per_subgoal: str
-    schema: Mapping[str, Any]
+    form: Form
     examples: tuple[Mapping[str, Any], ...] = ()
+    single_turn: bool = False
 
     @cached_property
     def digest(self) -> str:
@@ -52,16 +60,22 @@ class Question:
         return digest_of(
             {
                 "prompt": [self.shared, self.per_sample, self.per_subgoal],
-                "schema": json.dumps(self.schema),
+                "schema": self.form.record(),
                 "grammar": self.grammar().regex,
                 "examples": list(self.examples),
+                **({"single_turn": True} if self.single_turn else {}),
             }
         )
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The answer's fields in their order."""
-        return tuple(self.schema["properties"])
+        return self.form.fields
+
+    @property
+    def order(self) -> Order:
+        """Whether the score comes before what explains it."""
+        return "score-first" if self.fields[0] == SCORE else "reason-first"
 
     def without_examples(self) -> Question:
         """The same question with the rubric alone."""
@@ -75,72 +89,83 @@ class Question:
         The examples' answers then end with that field too: what comes after it cannot matter, and costs tokens.
         """
         texts = {key: self.unfenced(text) for key, text in texts.items()}
-        user = Template(self.per_sample).substitute(texts) + Template(self.per_subgoal).substitute(texts)
-        opening = self._opening(asking)
+        sample = Template(self.per_sample).substitute(texts)
+        subgoal = Template(self.per_subgoal).substitute(texts)
         before_sample = Template(self.per_sample.partition("${")[0]).safe_substitute()
+        opening = self._opening(asking)
+        prefill = "" if asking is None else self.form.begun(known or {}, asking)
+        if self.single_turn:
+            start = "\n\n".join(message.content for message in opening) + "\n\n"
+            user = f"{start}{sample}{subgoal}" + (_INLINE_ANSWER.rstrip() if self.examples else "")
+            return Prompt((Message("user", user),), prefill, (Message("user", start + before_sample),))
         shared = (*opening, Message("user", before_sample)) if before_sample else opening
-        messages = (*opening, Message("user", user))
-        return Prompt(messages, "" if asking is None else self.begun(known or {}, asking), shared)
+        return Prompt((*opening, Message("user", sample + subgoal)), prefill, shared)
 
     def _opening(self, asking: str | None) -> tuple[Message, ...]:
+        """Rubric and examples: as turns of a conversation, or each as a text of the user's."""
         shown = self.fields if asking is None else self.fields[: self.fields.index(asking) + 1]
-        turns = [Message("system", self.shared)]
+        turns = [Message("user" if self.single_turn else "system", self.shared)]
         for example in self.examples:
             text = Template(self.per_sample + self.per_subgoal).substitute(example["fields"])
-            answer = {field: example["answer"][field] for field in shown}
-            turns += [Message("user", text), Message("assistant", json.dumps(answer, ensure_ascii=False))]
+            answer = self.form.written({field: example["answer"][field] for field in shown})
+            if self.single_turn:
+                turns.append(Message("user", f"{text}{_INLINE_ANSWER}{answer}"))
+            else:
+                turns += [Message("user", text), Message("assistant", answer)]
         return tuple(turns)
 
-    def begun(self, known: Mapping[str, Any], asking: str) -> str:
-        """The answer's text up to the value of the field `asking`, with the fields before it given.
-
-        A text's opening quote belongs to it: tokenizers join it with the space before, and a model that is made to
-        part them loses its thread.
-        """
-        start = json.dumps(dict(known), ensure_ascii=False)[:-1]
-        quote = '"' if self.schema["properties"][asking].get("type") == "string" else ""
-        return f'{start}{", " if known else ""}"{asking}": {quote}'
-
     def written(self, answer: Mapping[str, Any]) -> str:
-        """The answer's one legal text: its fields in order, as `json.dumps` writes them."""
-        return json.dumps({field: answer[field] for field in self.fields}, ensure_ascii=False)
+        """The answer's one legal text."""
+        return self.form.written(answer)
 
     def grammar(self, *, asking: str | None = None) -> Grammar:
-        """The answers permitted: the whole answer, or what may follow once it is begun up to the field `asking`.
-
-        Compact JSON as Python writes it, one space after commas and colons: there is no free whitespace to loop in.
-        """
-        if asking is None:
-            return Grammar(_regex(self.schema))
-        position = self.fields.index(asking)
-        rest = {field: self.schema["properties"][field] for field in self.fields[position:]}
-        regex = _regex({**self.schema, "properties": rest, "required": list(rest)})
-        return Grammar(regex.removeprefix("\\" + self.begun({}, asking)))
+        """The answers permitted: the whole answer, or what may follow once it is begun up to the field `asking`."""
+        return self.form.grammar(asking)
 
     def read(self, answer: str) -> Mapping[str, Any] | None:
         """The answer's fields, or None unless Outlines' guide accepts it, byte by byte, as a whole."""
         if not legal(answer, self.grammar()):
             return None
-        fields: Mapping[str, Any] = json.loads(answer)
-        return fields
+        return self.form.read(answer)
 
     @cached_property
     def _fences(self) -> re.Pattern[str] | None:
-        names = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", self.per_sample + self.per_subgoal)))
-        return re.compile(rf"<\s*((?:/\s*)?(?:{'|'.join(names)})\b)", re.IGNORECASE) if names else None
+        """What parts prompt and answer: tags, headings of the prompt's own, marks of the answer's form.
+
+        Each expression begins with the one character that stays, parted from what follows by a space.
+        """
+        text = "\n".join((self.shared, self.per_sample, self.per_subgoal))
+        tags = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", self.per_sample + self.per_subgoal)))
+        patterns = [rf"<\s*(?=(?:/\s*)?(?:{'|'.join(tags)})\b)"] if tags else []
+        for heading in sorted(set(re.findall(r"^#+ *(\S[^\n:]*):", text, flags=re.MULTILINE))):
+            patterns.append(rf"#[#\s]*(?={_loosely(heading)})")
+        patterns += [rf"{re.escape(mark[0])}\s*(?={_loosely(mark[1:])})" for mark in self.form.marks]
+        return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 
     def unfenced(self, text: str) -> str:
         """The text with every copy of this question's own fences broken by a space, so that no text can close them."""
-        return self._fences.sub(r"< \1", text) if self._fences else text
+        return self._fences.sub(lambda found: found[0][0] + " ", text) if self._fences else text
 
 
-def load_question(name: str, *, order: Order = "score-first", folder: Path | None = None) -> Question:
-    """The question in `grammars/NAME`, in one of the two orders. Raises QuestionError if a part is missing or wrong."""
+def _loosely(text: str) -> str:
+    """An expression for a text with any amount of space between its words."""
+    return r"\s+".join(re.escape(word) for word in text.split())
+
+
+def load_question(
+    name: str, *, order: Order | None = None, single_turn: bool = False, folder: Path | None = None
+) -> Question:
+    """The question in `grammars/NAME`; `order` picks between two schemas, score-first unless told otherwise.
+
+    Raises QuestionError if there is no such question, a part is missing or wrong, or it knows no such order.
+    """
     home = (folder or shipped("grammars")) / name
-    suffix = "" if order == "score-first" else f".{order}"
+    if not home.is_dir():
+        known = ", ".join(sorted(path.name for path in home.parent.iterdir() if path.is_dir()))
+        raise QuestionError(f"There is no question named {name!r}.", f"There are {known}.")
     try:
         prompt = (home / "prompt.md").read_text(encoding="utf-8")
-        schema = json.loads((home / f"answer{suffix}.schema.json").read_text(encoding="utf-8"))
+        form = _form(home, order)
         examples = read_lines(home / "examples.jsonl")
     except OSError as error:
         raise QuestionError(
@@ -148,9 +173,21 @@ def load_question(name: str, *, order: Order = "score-first", folder: Path | Non
         ) from error
     except ValueError as error:
         raise QuestionError(f"A file of the question {name} cannot be read: {error}.", "Correct it.") from error
-    question = Question(name, *_parts(prompt, home / "prompt.md"), schema, tuple(examples))
+    question = Question(name, *_parts(prompt, home / "prompt.md"), form, tuple(examples), single_turn)
     _check(question)
     return question
+
+
+def _form(home: Path, order: Order | None) -> Form:
+    line = home / "answer.regex"
+    if line.exists():
+        form = LineForm(line.read_text(encoding="utf-8").strip())
+        native = Question("", "", "", "", form).order
+        if order not in (None, native):
+            raise QuestionError(f"The question {home.name} is answered {native}.", "Leave --order out.")
+        return form
+    suffix = "" if order in (None, "score-first") else f".{order}"
+    return JsonForm(json.loads((home / f"answer{suffix}.schema.json").read_text(encoding="utf-8")))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -160,10 +197,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 def _check(question: Question) -> None:
     """Nothing; raises QuestionError if its schema, placeholders and examples do not fit together."""
-    schema: Any = question.schema
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not properties or set(schema.get("required", ())) != set(properties):
-        raise QuestionError(f"The schema of {question.name} leaves fields out.", "Name and require them all.")
+    if isinstance(question.form, JsonForm):
+        schema: Any = question.form.schema
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        if not properties or set(schema.get("required", ())) != set(properties):
+            raise QuestionError(f"The schema of {question.name} leaves fields out.", "Name and require them all.")
     try:
         question.grammar()
     except ValueError as error:
@@ -189,11 +227,3 @@ def _parts(prompt: str, path: Path) -> tuple[str, str, str]:
         )
     shared, per_sample, per_subgoal = found[2::2]
     return shared.strip(), per_sample, per_subgoal.strip()
-
-
-def _regex(schema: Mapping[str, Any]) -> str:
-    """Outlines' regular expression for the schema, with JSON's whitespace fixed to what `json.dumps` writes."""
-    from outlines_core.json_schema import build_regex_from_schema
-
-    regex: str = build_regex_from_schema(json.dumps(schema), whitespace_pattern=_BORDER)
-    return regex.replace(f"{_BORDER}:{_BORDER}", ": ").replace(f"{_BORDER},{_BORDER}", ", ").replace(_BORDER, "")

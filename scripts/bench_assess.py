@@ -58,7 +58,7 @@ def outlines_way(model: Any, tokenizer: Any, prompts: Sequence[str], schema: Any
     import outlines
     from outlines.types import JsonSchema
 
-    generator = outlines.Generator(outlines.from_transformers(model, tokenizer), JsonSchema(json.dumps(schema)))
+    generator = outlines.Generator(outlines.from_transformers(model, tokenizer), JsonSchema(schema))
 
     def work() -> None:
         for start in range(0, len(prompts), batch):
@@ -159,7 +159,7 @@ def main(data: Path, card_name: str | None, rows: int, peer_rows: int, batch: in
         )
         for s, g in pairs
     ]
-    rate = len(few) / timed(outlines_way(model, tokenizer, few, judge.question.schema, batch))
+    rate = len(few) / timed(outlines_way(model, tokenizer, few, judge.question.form.record(), batch))
     click.echo(
         f"(a) Outlines, joint JSON             {rate:6.2f} pairs/s   ours is {our_rate / rate:.1f} times as fast"
     )

@@ -16,7 +16,7 @@ from goalcover_local.cli import main
 from goalcover_local.engines.base import Choices, Completion, Grammar, Prompt
 from goalcover_local.engines.guide import legal
 from goalcover_local.engines.scripted import ScriptedEngine
-from goalcover_local.terms import ANCHORS
+from goalcover_local.terms import ANCHOR_TEXTS, ANCHORS
 
 GOAL = """\
 goal = "Answer questions about ropes and bread"
@@ -51,7 +51,9 @@ class WordsEngine(ScriptedEngine):
         return [prompt.messages[-1].content.partition("</sample>")[0] for prompt in self.history]
 
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
-        """Weights that fall off on both sides of an anchor."""
+        """Weights that fall off on both sides of an anchor; among answers that are no anchors, the first."""
+        if tuple(answers) != ANCHOR_TEXTS:
+            return Choices(np.eye(len(answers))[[0] * len(prompts)], (None,) * len(prompts), len(prompts))
         self.before(prompts)
         rows, failures = np.full((len(prompts), len(answers)), np.nan), []
         for row, prompt in zip(rows, prompts, strict=True):

@@ -29,7 +29,7 @@ def answer(score: float, explanation: str = "So it is.", order: Order = "score-f
 
 
 def judge(*script: Any, order: Order = "score-first", decode: Decode = "choice", context: int = 4096) -> Judge:
-    return Judge(ScriptedEngine(script, context=context), load_question("alignment", order=order), order, decode)
+    return Judge(ScriptedEngine(script, context=context), load_question("alignment", order=order), decode)
 
 
 def history(of: Judge) -> list[Prompt]:
@@ -194,9 +194,8 @@ def identity_of(change: Mapping[str, Any]) -> str:
         engine.describe = lambda: {**ScriptedEngine.describe(engine), **change["told"]}  # type: ignore[method-assign]
     order: Order = change.get("order", "score-first")
     question = load_question("alignment", order=order)
-    return Judge(
-        engine, question.without_examples() if "bare" in change else question, order, change.get("decode", "choice")
-    ).digest
+    question = question.without_examples() if "bare" in change else question
+    return Judge(engine, question, change.get("decode", "choice")).digest
 
 
 def test_a_judges_digest_is_stable_and_hears_everything_that_can_change_a_judgement() -> None:
@@ -231,7 +230,11 @@ def test_the_embedded_judge_opens_as_its_card_says(weights: Weights) -> None:
     opened = open_judge(card, devices=["cpu"], threads=1)
     try:
         assert opened.identity["weights"] == weights.digest
-        assert (opened.identity["card"], opened.order, opened.engine.context) == (card.name, card.order, card.context)
+        assert (opened.identity["card"], opened.order, opened.engine.context) == (
+            card.name,
+            "score-first",
+            card.context,
+        )
         assert opened.identity["precision"] == card.precision
     finally:
         opened.engine.close()

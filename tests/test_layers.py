@@ -17,9 +17,9 @@ ROOT = Path(goalcover_local.__file__).parent
 FLOORS = (
     ("", "terms", "errors", "resources"),
     ("stats", "offline", "engines"),
-    ("questions", "cards", "weights", "pulling", "converting", "readers", "formats", "goals"),
-    ("judges",),
-    ("scales", "coverage"),
+    ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "formats", "goals"),
+    ("judges", "canary"),
+    ("scales", "coverage", "trials"),
     ("phases",),
     ("store", "folder", "records", "chain"),
     ("report",),

@@ -16,6 +16,7 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 
+from goalcover_local.answers import JsonForm, LineForm
 from goalcover_local.engines.base import Prompt
 from goalcover_local.engines.guide import legal
 from goalcover_local.errors import QuestionError
@@ -164,8 +165,10 @@ def _other_answer(example: dict[str, Any]) -> dict[str, Any]:
         lambda q: replace(q, shared=q.shared + "."),
         lambda q: replace(q, per_sample=q.per_sample + "\n"),
         lambda q: replace(q, per_subgoal=q.per_subgoal + "?"),
-        lambda q: replace(q, schema={**q.schema, "properties": dict(reversed(q.schema["properties"].items()))}),
-        lambda q: replace(q, schema={**q.schema, "title": "Another"}),
+        lambda q: replace(q, form=JsonForm({**tiny.SCHEMA, "properties": dict(reversed(tiny.PROPERTIES.items()))})),
+        lambda q: replace(q, form=JsonForm({**tiny.SCHEMA, "title": "Another"})),
+        lambda q: replace(q, form=LineForm("(?P<explanation>[a-z]+) so (?P<score>[0-5])")),
+        lambda q: replace(q, single_turn=True),
         lambda q: q.without_examples(),
         lambda q: replace(q, examples=(*q.examples, *q.examples)),
         lambda q: replace(q, examples=(_other_answer(q.examples[0]), *q.examples[1:])),

@@ -358,10 +358,33 @@ def test_a_model_without_a_system_role_gets_the_rubric_in_its_first_user_turn() 
 
 def test_options_reach_the_chat_template() -> None:
     words = tiny.tokenizer()
-    words.chat_template = "{{ 'thinking' if thinks else 'silent' }}"
+    words.chat_template = tiny.TEMPLATE + "{{ 'loudly' if aloud else 'silently' }}"
     prompt = Prompt((Message("user", "Well?"),))
-    assert PromptTokenizer(words, template_options={"thinks": False}).text(prompt) == "silent"
-    assert PromptTokenizer(words, template_options={"thinks": True}).text(prompt) == "thinking"
+    assert PromptTokenizer(words, template_options={"aloud": False}).text(prompt).endswith("assistant\nsilently")
+    assert PromptTokenizer(words, template_options={"aloud": True}).text(prompt).endswith("assistant\nloudly")
+
+
+def test_a_chat_template_cannot_put_the_date_into_a_prompt() -> None:
+    words = tiny.tokenizer()
+    words.chat_template = "{{ strftime_now('%Y-%m-%d') }}" + tiny.TEMPLATE
+    assert PromptTokenizer(words).text(Prompt((Message("user", "Well?"),))).startswith("2024-01-01<|im_start|>")
+
+
+@pytest.mark.parametrize(
+    ("template", "said"),
+    [
+        (tiny.TEMPLATE + tiny.TEMPLATE, "2 times"),
+        ("{% for m in messages[1:] %}{{ m['content'] }}{% endfor %}", "system message 0 times"),
+        ("{{ messages[0]['content'] }}", "user message 0 times"),
+        (tiny.TEMPLATE + "<think>\n", "thinking aloud"),
+        ("{{ raise_exception('no system here') }}", "refuses an ordinary conversation"),
+    ],
+)
+def test_a_chat_template_that_would_spoil_prompts_is_refused_at_once(template: str, said: str) -> None:
+    words = tiny.tokenizer()
+    words.chat_template = template
+    with pytest.raises(EngineError, match=said):
+        PromptTokenizer(words)
 
 
 def _no_template(directory: Path) -> None:

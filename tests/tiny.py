@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from goalcover_local.answers import JsonForm
 from goalcover_local.engines.base import Prompt
 from goalcover_local.questions import Question
 from goalcover_local.terms import ANCHORS, Sample, Subgoal
 
+PROPERTIES = {"score": {"enum": list(ANCHORS)}, "explanation": {"type": "string"}}
 SCHEMA = {
     "type": "object",
-    "properties": {"score": {"enum": list(ANCHORS)}, "explanation": {"type": "string"}},
+    "properties": PROPERTIES,
     "required": ["score", "explanation"],
     "additionalProperties": False,
 }
@@ -26,7 +28,7 @@ QUESTION = Question(
     "Score the sample from 0.0 to 1.0.",
     "<sample>\nInput: ${input}\nOutput: ${output}\n</sample>\n",
     "${name}: ${description}",
-    SCHEMA,
+    JsonForm(SCHEMA),
     (EXAMPLE,),
 )
 SAMPLES = (

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .judging import judge_options, named_card, opened_judge
+
 if TYPE_CHECKING:
     from ..cards import Card
     from ..judges import Batch, Judge
@@ -30,9 +32,7 @@ _REFUSALS_SHOWN = 10
     type=click.Path(path_type=Path),
     help="The run folder, new or to be continued.",
 )
-@click.option(
-    "--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given."
-)
+@judge_options
 @click.option(
     "--limit",
     type=click.IntRange(1),
@@ -53,11 +53,6 @@ _REFUSALS_SHOWN = 10
     help="Explain scores: of low rows of likely gaps, all, or none.",
 )
 @click.option(
-    "--order",
-    type=click.Choice(["score-first", "reason-first"]),
-    help="Score before or after the explanation; the card's choice if not given.",
-)
-@click.option(
     "--decode",
     type=click.Choice(["choice", "grammar"]),
     default="choice",
@@ -76,12 +71,6 @@ _REFUSALS_SHOWN = 10
 )
 @click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long.")
 @click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed.")
-@click.option(
-    "--devices",
-    default="",
-    help="Comma-separated devices, a process each, such as cuda:0,cuda:1. One is found if not given.",
-)
-@click.option("--threads", type=click.IntRange(1), help="CPU threads for the judge.")
 @click.option("--input-column", help="Column(s) that make the input, comma-separated.")
 @click.option("--output-column", help="Column(s) that make the output, comma-separated.")
 @click.option("--template", help="The input made from columns, such as '{title}: {body}'.")
@@ -106,12 +95,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       goalcover assess goal.toml ori_pqal.json --input-column QUESTION --output-column LONG_ANSWER \\
           --limit 100 --run runs/pubmedqa
     """
-    from ..cards import DEFAULT_CARD, load_card
     from ..goals import find_goal, read_goal
     from ..weights import verify
 
     goal = read_goal(find_goal(options["goal"]))
-    card = load_card(options["card_name"] or DEFAULT_CARD)
+    card = named_card(options)
     verify(card)
     layout, digest = _recognised(options)
     if options["dry_run"]:
@@ -130,13 +118,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
 
 def _judge(card: Card, options: Mapping[str, Any]) -> Judge:
-    from ..judges import open_judge
-
-    devices = [device.strip() for device in options["devices"].split(",") if device.strip()]
     click.echo(f"Loading the judge {card.name}.", err=True)
-    return open_judge(
-        card, order=options["order"], decode=options["decode"], devices=devices, threads=options["threads"]
-    )
+    return opened_judge(card, options)
 
 
 def _recognised(options: Mapping[str, Any]) -> tuple[Any, str]:
@@ -201,21 +184,25 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
 
     ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
     digest = run.put_judge(dict(judge.identity))
-    run.put_scale(digest, _scale(judge).record())
+    value = options["value"] or card_value
+    # Only the corrected value needs a scale and the reference pairs, which a judge that reasons first pays dearly for.
+    aliens, ground = (reference_subgoals(), reference_samples()) if value == "corrected" else ([], [])
+    if aliens:
+        run.put_scale(digest, _scale(judge).record())
     run.put_goal(goal)
-    run.put_subgoals(reference_subgoals())
+    run.put_subgoals(aliens)
     details = {
         "judge": digest,
         "goal": goal.digest,
         "data": run.data_digest(),
         "seed": options["seed"],
         "limit": options["limit"] or 0,
-        "value": options["value"] or card_value,
+        "value": value,
         "tau": goal.tau if options["tau"] is None else options["tau"],
     }
     run.event(STARTED, details, "goalcover assess")
-    plan = np.concatenate([run.put_samples(reference_samples()), run.permutation(options["seed"], options["limit"])])
-    asked = [*goal.subgoals, *reference_subgoals()]
+    plan = np.concatenate([run.put_samples(ground), run.permutation(options["seed"], options["limit"])])
+    asked = [*goal.subgoals, *aliens]
     missing = run.missing(digest, [s.digest for s in asked], plan, retry_failed=options["retry_failed"])
     n_own = len(goal.subgoals)
     if not missing.all():
@@ -234,6 +221,8 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
                 break
     if judge.decode == "grammar" or judge.order == "reason-first":
         click.echo(f"Decoded anchor and most probable anchor disagree in {n_disagree} answers.", err=True)
+    for name, told in judge.engine.report().items():
+        click.echo(f"{name}: {told}", err=True)
     if finished and options["explain"] != "none":
         finished = _explain(run, judge, options, ends)
     return finished
@@ -360,17 +349,18 @@ def _dry_run(goal: Goal, card: Card, layout: Any, options: Mapping[str, Any]) ->
     rows = [row for row in _some_usable(read(data, layout), data) if isinstance(row, Sample)]
     chosen = {rows[i].digest: rows[i] for i in drawn(len(rows), options["seed"], options["limit"])}
     samples = list(chosen.values())
-    asked = [*goal.subgoals, *reference_subgoals()]
+    corrects = (options["value"] or card.value) == "corrected"
+    aliens, ground = (reference_subgoals(), reference_samples()) if corrects else ([], [])
+    asked = [*goal.subgoals, *aliens]
     judge = _judge(card, options)
     try:
-        sent, unique = judge.tokens([*reference_samples(), *samples], asked)
+        sent, unique = judge.tokens([*ground, *samples], asked)
         batch = judge.judge([(sample, subgoal) for sample in samples[:4] for subgoal in asked])
     finally:
         judge.engine.close()
     rate = batch.n_tokens / batch.seconds
     click.echo(f"rows to judge        {len(samples)} different samples x {len(goal.subgoals)} subgoals")
-    n_reference = len(asked) - len(goal.subgoals)
-    click.echo(f"reference            {n_reference} subgoals a sample, {len(reference_samples())} samples")
+    click.echo(f"reference            {len(aliens)} subgoals a sample, {len(ground)} samples")
     click.echo(f"tokens as prompts    {sent}")
     click.echo(f"tokens once shared   {unique}")
     click.echo(f"measured rate        {rate:.0f} tokens a second")

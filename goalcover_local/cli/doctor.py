@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+from .judging import judge_options, named_card, opened_judge
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -23,7 +25,7 @@ class Check(NamedTuple):
 
 
 @click.command("doctor", short_help="Prove that a judge is ready: weights, grammar, sockets, memory, run folder.")
-@click.option("--judge", "card_name", help="The judge's card; the embedded one if not given.")
+@judge_options
 @click.option(
     "--run",
     "run_folder",
@@ -32,9 +34,10 @@ class Check(NamedTuple):
     show_default=True,
     help="Where run folders are to lie.",
 )
+@click.option("--repeat", is_flag=True, help="Also judge 100 pairs twice, in other batches, and tell what changed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
-def command(ctx: click.Context, card_name: str | None, run_folder: Path, as_json: bool) -> None:
+def command(ctx: click.Context, /, **options: Any) -> None:
     """Check the judge's weights, its grammar, the shut network, the memory and the place for runs.
 
     Exit code 0 if all is well, else 1.
@@ -42,23 +45,20 @@ def command(ctx: click.Context, card_name: str | None, run_folder: Path, as_json
     \b
     Example:
       goalcover doctor
-      goalcover doctor --judge prometheus-7b-v2.0 --run /data/runs
+      goalcover doctor --judge prometheus-7b-v2.0 --engine vllm --repeat --run /data/runs
     """
-    from ..cards import DEFAULT_CARD, load_card
-
     checks = []
-    for check in _checks(load_card(card_name or DEFAULT_CARD), run_folder):
+    for check in _checks(named_card(options), options):
         checks.append(check)
-        if not as_json:
+        if not options["as_json"]:
             click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.name}: {check.found}")
-    if as_json:
+    if options["as_json"]:
         click.echo(json.dumps([check._asdict() for check in checks], indent=2))
     ctx.exit(0 if all(check.well for check in checks) else 1)
 
 
-def _checks(card: Card, run_folder: Path) -> Iterator[Check]:
+def _checks(card: Card, options: Mapping[str, Any]) -> Iterator[Check]:
     from ..errors import GoalCoverError
-    from ..judges import open_judge
     from ..offline import refused
     from ..weights import verify
 
@@ -70,27 +70,39 @@ def _checks(card: Card, run_folder: Path) -> Iterator[Check]:
 
     yield told("network", _network)
     n_refused = len(refused)
-    yield told("run folder", lambda: _place(run_folder))
+    yield told("run folder", lambda: _place(options["run_folder"]))
     weights = told("weights", lambda: f"{card.name} verified, digest {verify(card).digest[:16]}…")
     yield weights
     if not weights.well:
         return
-    yield told("memory", lambda: _memory(sum(f.stat().st_size for f in verify(card).directory.glob("*.safetensors"))))
+    if options["engine"] != "server":
+        size = sum(f.stat().st_size for f in verify(card).directory.glob("*.safetensors"))
+        yield told("memory", lambda: _memory(size))
+    yield from (told(name, look) for name, look in _for_vllm(options))
     try:
-        judge = open_judge(card)
+        judge = opened_judge(card, options)
     except GoalCoverError as error:
         yield Check("engine", False, str(error))
         return
-    identity = judge.identity
-    yield Check(
-        "engine",
-        True,
-        f"{identity['engine']} {identity['transformers']}, {identity['precision']} on {identity['device']}",
-    )
-    yield told("grammar", lambda: _grammar(judge))
-    yield told("anchors", lambda: _anchors(judge))
+    try:
+        yield Check("engine", True, _engine(judge))
+        yield told("grammar", lambda: _grammar(judge))
+        yield told("thinking", lambda: _thinking(judge))
+        yield told("anchors", lambda: _anchors(judge))
+        if options["repeat"]:
+            yield told("repetition", lambda: _repetition(judge))
+    finally:
+        judge.engine.close()
     n_refused = len(refused) - n_refused
     yield Check("while judging", n_refused == 0, f"{n_refused} attempts to leave the machine")
+
+
+def _engine(judge: Judge) -> str:
+    identity = judge.identity
+    name = str(identity["engine"])
+    version = identity.get(name) or identity.get("vllm") or ""
+    told = f"{name} {version}, {identity['precision']} on {identity['device']}"
+    return told + (", its weights unverified" if identity.get("weights") == "unverified" else "")
 
 
 def _network() -> str:
@@ -146,36 +158,99 @@ def _available_memory() -> int | None:
 
 
 def _grammar(judge: Judge) -> str:
-    """Proof that the grammar binds: asked for prose, the judge still gives a legal answer."""
-    from ..engines.base import Message, Prompt
-    from ..errors import EngineError
+    from ..canary import binds
 
-    begging = Prompt((Message("user", "Write a poem about the sea in plain words. No JSON, no braces, only verse."),))
-    completion = judge.engine.generate([begging], judge.question.grammar(), max_tokens=48)[0]
-    if completion.failure or judge.question.read(completion.text) is None:
-        raise EngineError(
-            "Asked for prose, the judge broke out of its grammar.", "Do not use this engine; please report it."
-        )
-    return f"binds: asked for a poem, the judge answered {completion.n_tokens} tokens of legal JSON"
+    return f"binds: asked for a poem, the judge answered {binds(judge.engine, judge.question)} tokens of a legal answer"
+
+
+def _thinking(judge: Judge) -> str:
+    from ..canary import answers_at_once
+
+    return f"answers at once, with {answers_at_once(judge.engine, judge.question):.0%} against thinking aloud"
 
 
 def _anchors(judge: Judge) -> str:
-    """Proof that a clear case is judged the right way round: a matching capability above an unrelated one."""
-    from ..errors import EngineError
-    from ..terms import Sample, Subgoal
+    from ..trials import tells_a_clear_case
 
-    sample = Sample(
-        "doctor", "Which knot holds two ropes together?", "Use a sheet bend: it joins ropes of unlike thickness."
+    fitting, alien = tells_a_clear_case(judge)
+    return f"a fitting capability gets {fitting:.2f}, an alien one {alien:.2f}"
+
+
+def _repetition(judge: Judge) -> str:
+    from ..trials import repeated
+
+    found = repeated(judge)
+    return (
+        f"{found.n_pairs} pairs judged twice in other batches: {found.n_verdicts_changed} scores changed, the "
+        f"expectation moved by at most {found.largest_move:.4f}, {found.n_failed} failed"
     )
-    fitting = Subgoal("fitting", "Knots and ropes", "Explains how to tie knots and join ropes.")
-    alien = Subgoal("alien", "Dental care", "Explains how to care for teeth and gums.")
-    batch = judge.judge([(sample, fitting), (sample, alien)])
-    first, second = (j.expectation for j in batch.judgements)
-    if first is None or second is None:
+
+
+def _for_vllm(options: Mapping[str, Any]) -> Iterator[tuple[str, Callable[[], str]]]:
+    """What vLLM needs on a machine with a GPU, where it is the engine."""
+    from importlib.util import find_spec
+
+    if options["engine"] not in ("auto", "vllm") or find_spec("vllm") is None:
+        return
+    import torch
+
+    if not torch.cuda.is_available() and torch.version.cuda is None:
+        return
+    yield "driver", _driver
+    yield "compiler", _compiler
+    yield "kernels", _kernels
+
+
+def _driver() -> str:
+    """Whether the driver knows the CUDA that torch was built for."""
+    import torch
+
+    from ..errors import EngineError
+
+    built = torch.version.cuda or "0.0"
+    driver = int(getattr(torch._C, "_cuda_getDriverVersion", int)())
+    known = f"{driver // 1000}.{driver % 1000 // 10}"
+    if not torch.cuda.is_available():
         raise EngineError(
-            f"The judge failed: {batch.judgements[0].failure or batch.judgements[1].failure}.", "See above."
+            f"torch is built for CUDA {built} and finds no GPU to use; the driver knows CUDA {known}.",
+            "Install an NVIDIA driver for that CUDA or a newer one, or use --engine transformers on the CPU.",
         )
-    told = f"a fitting capability gets {first:.2f}, an alien one {second:.2f}"
-    if first <= second:
-        raise EngineError(f"The judge confuses a clear case: {told}.", "Use a stronger judge.")
-    return told
+    if driver // 1000 < int(built.partition(".")[0]):
+        raise EngineError(
+            f"The driver knows CUDA {known}; torch is built for CUDA {built}.",
+            "Install a newer driver, or a torch and vLLM built for that CUDA.",
+        )
+    return f"CUDA {known}, torch built for {built}, {torch.cuda.get_device_name(0)}"
+
+
+def _compiler() -> str:
+    """Whether there is a C compiler, which Triton needs to build its kernels' launchers."""
+    import os
+    import shutil
+
+    from ..errors import EngineError
+
+    found = next(
+        (path for name in (os.environ.get("CC"), "gcc", "cc", "clang") if name and (path := shutil.which(name))), None
+    )
+    if found is None:
+        raise EngineError(
+            "There is no C compiler, and Triton builds its launchers with one.", "Install gcc, or set CC to a compiler."
+        )
+    return found
+
+
+def _kernels() -> str:
+    """Whether FlashInfer, if it is there, has its kernels with it; without them it would fetch them when first used."""
+    from importlib.util import find_spec
+
+    from ..errors import EngineError
+
+    if find_spec("flashinfer") is None:
+        return "FlashInfer is not installed; vLLM brings its own attention kernels"
+    if find_spec("flashinfer_cubin") is None:
+        raise EngineError(
+            "FlashInfer is installed without its kernels and would try to download them.",
+            "Install flashinfer-cubin of the same version, or remove flashinfer-python.",
+        )
+    return "FlashInfer has its kernels with it"

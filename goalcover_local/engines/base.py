@@ -13,6 +13,9 @@ Role = Literal["system", "user", "assistant"]
 SEED_STEP = 1_000_003
 """How far apart the seeds of neighbouring rows lie, so that a batch may be drawn in parts."""
 
+TOO_LONG = "longer than the model's context"
+"""Why a prompt fails whose answer would not fit."""
+
 
 @dataclass(frozen=True, slots=True)
 class Message:
@@ -54,6 +57,20 @@ class Choices:
     probabilities: np.ndarray
     failures: tuple[str | None, ...]
     n_tokens: int
+
+
+def renormalised(logs: np.ndarray, failures: Sequence[str | None], n_tokens: int) -> Choices:
+    """Choices from the answers' log-probabilities, (n_prompts, n_answers): one renormalisation over the answers."""
+    probabilities = np.full(logs.shape, np.nan)
+    told = list(failures)
+    for row, failure in enumerate(failures):
+        if failure is None:
+            weights = np.exp(logs[row] - logs[row].max())
+            if np.isfinite(weights).all():
+                probabilities[row] = weights / weights.sum()
+            else:
+                told[row] = "the model's probabilities are not finite"
+    return Choices(probabilities, tuple(told), n_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +116,14 @@ class Engine(Protocol):
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[Completion]:
-        """One answer for each prompt, complete under the grammar and within `max_tokens`, or a failure."""
+        """One answer for each prompt, complete under the grammar and within `max_tokens`, or a failure.
+
+        The temperature is from 0 (the most probable token) to 2.
+        """
+        ...
+
+    def report(self) -> Mapping[str, str]:
+        """What the engine has to say of its work so far, by name, such as how much its cache served. No text."""
         ...
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -54,6 +55,13 @@ def legal(answer: str, grammar: Grammar, *, complete: bool = True) -> bool:
     return bool(not complete or guide.is_finished())
 
 
+@lru_cache(maxsize=64)
+def least_bytes(grammar: Grammar) -> int:
+    """The length of the shortest answer in bytes: in tokens it is at most as long."""
+    ways = Ways(_byte_index(grammar), _END)
+    return ways.needed(ways.start)
+
+
 class Ways:
     """An index with its distances: what may be written from each state, and what leaves time to complete the answer."""
 
@@ -88,6 +96,16 @@ class Ways:
     def after(self, state: int, token: int) -> int | None:
         """The state that a permitted token leads to; None if it ends the answer."""
         return None if token == self._end else self._next[state][token]
+
+    def in_time(self, tokens: Sequence[int], budget: int) -> tuple[int, int]:
+        """How many of these tokens leave time to complete the answer within the budget, and the state after them."""
+        state = self.start
+        for n_kept, token in enumerate(tokens):
+            after = self._next.get(state, {}).get(token)
+            if after is None or self._needed.get(after, budget) >= budget - n_kept:
+                return n_kept, state
+            state = after
+        return len(tokens), state
 
     def permitted(self, state: int, remaining: int) -> np.ndarray:
         """The tokens that may come next and leave time to complete the answer within `remaining` tokens in all."""

@@ -6,26 +6,32 @@ import multiprocessing
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..errors import EngineError, GoalCoverError
 from .base import SEED_STEP, Choices, Completion, Grammar, Prompt
 
+if TYPE_CHECKING:
+    from .opening import Kind
+
+_DIE_WITH_PARENT = 1
+"""Linux's PR_SET_PDEATHSIG: a worker whose parent was killed goes at once, whatever it is doing."""
+
 _MEND = "Look at the device's memory, or leave it out of --devices; what was judged is stored."
 
 
 class Pool:
-    """An engine made of one transformers engine a device. The parent process alone writes results."""
+    """An engine made of one engine of a kind for each device. The parent process alone writes results."""
 
-    def __init__(self, devices: Sequence[str], options: Mapping[str, Any]) -> None:
+    def __init__(self, kind: Kind, devices: Sequence[str], options: Mapping[str, Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.context: int = options["context"]
         self._workers: list[tuple[Any, Connection]] = []
         for device in devices:
             here, there = context.Pipe()
-            process = context.Process(target=_serve, args=(there, {**options, "device": device}), daemon=True)
+            process = context.Process(target=_serve, args=(there, kind, {**options, "device": device}), daemon=True)
             process.start()
             there.close()
             self._workers.append((process, here))
@@ -69,6 +75,13 @@ class Pool:
         """One answer for each prompt, complete under the grammar and within `max_tokens`, or a failure."""
         options = {"max_tokens": max_tokens, "temperature": temperature, "seed": seed}
         return [c for part in self._split("generate", prompts, grammar, **options) for c in part]
+
+    def report(self) -> Mapping[str, str]:
+        """What each device's engine has to say."""
+        told: dict[str, str] = {}
+        for number in range(len(self._workers)):
+            told |= {f"{name}, device {number + 1}": said for name, said in self._ask(number, "report").items()}
+        return told
 
     def close(self) -> None:
         """Nothing; ends the processes."""
@@ -121,19 +134,21 @@ class Pool:
         return answer
 
 
-def _serve(connection: Connection, options: dict[str, Any]) -> None:
+def _serve(connection: Connection, kind: Kind, options: dict[str, Any]) -> None:
     """Nothing; answers the parent's calls until it hangs up."""
+    import ctypes
     import signal
 
     from .. import offline
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and hangs up
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     offline.switch_offline()
     offline.shut()
-    from .transformers_engine import TransformersEngine
+    from .opening import load
 
     try:
-        engine = TransformersEngine.load(**options)
+        engine = load(kind, **options)
     except GoalCoverError as error:
         connection.send(error)
         return

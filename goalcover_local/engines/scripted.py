@@ -73,6 +73,10 @@ class ScriptedEngine:
             completions.append(Completion(text if well else "", n_tokens, None if well else "scripted failure"))
         return completions
 
+    def report(self) -> Mapping[str, str]:
+        """Nothing to say."""
+        return {}
+
     def close(self) -> None:
         """Nothing."""
 

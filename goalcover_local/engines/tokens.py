@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence, Set
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError
-from .base import Message, Prompt
+from .base import Message, Prompt, Role
 from .prefix_tree import common_prefix
 
 LONGEST_KEPT = 1000
@@ -49,10 +50,42 @@ class PromptTokenizer:
         self._forged = _any_of({mark for mark in special | set(markers) if len(mark) > 1 and mark[1] != " "})
         self._split = _any_of(special)
         self._kept = lru_cache(maxsize=4096)(self._encode)
+        self._check_template()
         canary = self.text(
             Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d ")))
         )
         self._by_piece = bool(special) and self._by_pieces(canary) == list(self._encode(canary))
+
+    def _check_template(self) -> None:
+        """Nothing; raises EngineError if the template loses or repeats a message, or makes the model think aloud."""
+        said = {"system": "Quartz.", "user": "Fjord.", "assistant": "Vex.", "user again": "Glyph."}
+        roles: list[Role] = ["system", "user", "assistant", "user"]
+        messages = tuple(Message(role, word) for role, word in zip(roles, said.values(), strict=True))
+        try:
+            text = self.text(Prompt(messages))
+        except Exception as error:
+            raise EngineError(
+                f"The model's chat template refuses an ordinary conversation: {error}.",
+                "If it knows no system role, write `system_role = false` under [chat] in the card.",
+            ) from error
+        for role, word in said.items():
+            if text.count(word) != 1:
+                raise EngineError(
+                    f"The model's chat template shows the {role.split()[0]} message {text.count(word)} times.",
+                    "If it knows no system role, write `system_role = false` under [chat] in the card.",
+                )
+        ids = self._encode(text)
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:2] == (bos, bos) and text.count(self.tokenizer.bos_token) < 2:
+            raise EngineError(
+                "The tokenizer puts a second beginning of sequence before the template's own.",
+                "Use the tokenizer that came with the model, unaltered.",
+            )
+        if re.search(r"<(think|thinking|reasoning)>\s*$", text):
+            raise EngineError(
+                "The model's chat template makes every answer begin by thinking aloud.",
+                "Switch it off in the card: [chat] template_options = { enable_thinking = false }.",
+            )
 
     def text(self, prompt: Prompt, *, answer_turn: bool = True) -> str:
         """The whole prompt as the model reads it; without `answer_turn`, up to the end of the last message."""
@@ -62,7 +95,7 @@ class PromptTokenizer:
             first = f"{system}\n\n{turns[0]['content']}" if turns else system
             turns[:1] = [{"role": "user", "content": first}]
         text: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer_turn, **self._options
+            turns, tokenize=False, add_generation_prompt=answer_turn, strftime_now=_no_clock, **self._options
         )
         return text + self.harmless(prompt.prefill)
 
@@ -128,6 +161,11 @@ class PromptTokenizer:
             if room <= 2 or len(self._encode(cut)) <= n_tokens:
                 return cut, left_out
             room -= 2
+
+
+def _no_clock(form: str) -> str:
+    """A fixed day in a template's form: with today's, the same prompt would be another tomorrow."""
+    return datetime(2024, 1, 1).strftime(form)
 
 
 def _any_of(marks: Set[str]) -> re.Pattern[str]:

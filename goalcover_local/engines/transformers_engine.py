@@ -12,13 +12,13 @@ import torch
 
 from ..errors import EngineError
 from . import attention
-from .base import SEED_STEP, Choices, Completion, Grammar, Prompt
+from .base import SEED_STEP, TOO_LONG, Choices, Completion, Grammar, Prompt, renormalised
 from .guide import Ways, build_index
+from .head import ExactHead
 from .prefix_tree import Tree, common_prefix, grow, pack
 from .tokens import PromptTokenizer, bytes_vocabulary
 
 NODES_PER_PASS = {"cpu": 2048, "cuda": 16384}
-TOO_LONG = "longer than the model's context"
 ROWS_PER_DECODE = {"cpu": 16, "cuda": 128}
 
 
@@ -38,6 +38,7 @@ class TransformersEngine:
         self._trunk = _Trunk(np.empty(0, dtype=np.int64), {}, 0)
         self._guides: dict[Grammar, Ways] = {}
         self._vocabulary: Any = None
+        self._head = ExactHead(model)
         attention.register()
         model.set_attn_implementation(attention.NAME)
         model.eval()
@@ -55,10 +56,12 @@ class TransformersEngine:
         template_options: Mapping[str, Any] | None = None,
         markers: Sequence[str] = (),
         system_role: bool = True,
+        options: Mapping[str, Any] | None = None,
     ) -> TransformersEngine:
         """An engine for the safetensors checkpoint in `directory`; nothing is fetched and no code of it is run.
 
-        Raises EngineError if it cannot be loaded, does not fit into memory, or the device is not there.
+        It knows no `options` of a card yet. Raises EngineError if it cannot be loaded, does not fit into memory, or
+        the device is not there.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -90,7 +93,8 @@ class TransformersEngine:
 
     def describe(self) -> Mapping[str, str]:
         """Engine, versions, precision, device kind and whatever identity it was given (weights digest, card)."""
-        import outlines_core
+        from importlib.metadata import version
+
         import transformers
 
         return {
@@ -98,7 +102,7 @@ class TransformersEngine:
             "engine": "transformers",
             "transformers": transformers.__version__,
             "torch": torch.__version__,
-            "outlines_core": str(getattr(outlines_core, "__version__", "")),
+            "outlines_core": version("outlines_core"),
             "precision": str(self._dtype).removeprefix("torch."),
             "device": self._device.type,
         }
@@ -110,6 +114,10 @@ class TransformersEngine:
     def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
         """The text cut in its middle to at most `n_tokens`, with a mark, and how many tokens were left out."""
         return self._prompts.shorten(text, n_tokens)
+
+    def report(self) -> Mapping[str, str]:
+        """Nothing to say."""
+        return {}
 
     def close(self) -> None:
         """Nothing; drops the model."""
@@ -144,15 +152,7 @@ class TransformersEngine:
                     for path in tree.paths
                 ]
                 self._add_logs(logs, canopy, in_pass)
-        probabilities = np.full(logs.shape, np.nan)
-        for row, failure in enumerate(failures):
-            if failure is None:
-                weights = np.exp(logs[row] - logs[row].max())
-                if np.isfinite(weights).all():
-                    probabilities[row] = weights / weights.sum()
-                else:
-                    failures[row] = "the model's probabilities are not finite"
-        return Choices(probabilities, tuple(failures), n_tokens)
+        return renormalised(logs, failures, n_tokens)
 
     def _add_logs(
         self, logs: np.ndarray, canopy: attention.Canopy, asked: Sequence[tuple[_Answer, np.ndarray]]
@@ -238,13 +238,14 @@ class TransformersEngine:
         self, under_way: attention.Pass, tokens: torch.Tensor, positions: torch.Tensor, at: torch.Tensor | None
     ) -> torch.Tensor:
         """Next-token logits after the tokens at these places (None: all), shape (n_places, n_vocabulary)."""
-        output = self.model(
-            input_ids=tokens[None],
-            position_ids=positions[None],
-            use_cache=False,
-            logits_to_keep=0 if at is None else at.to(self._device),
-            goalcover_pass=under_way,
-        )
+        with self._head.on(self.model):
+            output = self.model(
+                input_ids=tokens[None],
+                position_ids=positions[None],
+                use_cache=False,
+                logits_to_keep=0 if at is None else at.to(self._device),
+                goalcover_pass=under_way,
+            )
         logits: torch.Tensor = output.logits[0]
         return logits
 

@@ -10,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+from serving import needs_vllm
 
+from goalcover_local.engines import opening
 from goalcover_local.engines.base import Engine, Grammar, Message, Prompt
 from goalcover_local.engines.guide import legal
 from goalcover_local.engines.pool import Pool
@@ -46,7 +48,7 @@ class Subject:
         raise AssertionError("no answer fits into 60 tokens")
 
 
-@pytest.fixture(scope="module", params=["scripted", "tiny", "transformers", "pool"])
+@pytest.fixture(scope="module", params=["scripted", "tiny", "transformers", "pool", "vllm", "server"])
 def subject(request: pytest.FixtureRequest, tiny_weights: Path) -> Iterator[Subject]:
     if request.param == "scripted":
         weights = [[3.0, 1, 1, 2, 10, 5]]
@@ -67,7 +69,14 @@ def subject(request: pytest.FixtureRequest, tiny_weights: Path) -> Iterator[Subj
     else:
         directory = request.getfixturevalue("weights").directory
         options = {"directory": directory, "context": CONTEXT, "precision": "float32", "threads": 1}
-        engine = Pool(["cpu", "cpu"], options)
+        if request.param == "pool":
+            engine = Pool("transformers", ["cpu", "cpu"], options)
+        elif request.param == "vllm":
+            needs_vllm()
+            engine = opening.load("vllm", device="cpu", **options)
+        else:
+            url = request.getfixturevalue("server")
+            engine = opening.open_engine("server", url=url, settings={}, directory=directory, context=CONTEXT)
     yield Subject(engine, engine)
     engine.close()
 
@@ -185,10 +194,10 @@ def test_a_grammar_of_another_question_binds_too(subject: Subject) -> None:
 
 
 def test_every_row_draws_for_itself(subject: Subject) -> None:
-    drawn = subject.writer.generate([OPEN[0]] * 2, Grammar(FREE), max_tokens=6, temperature=5.0, seed=1)
+    drawn = subject.writer.generate([OPEN[0]] * 2, Grammar(FREE), max_tokens=6, temperature=2.0, seed=1)
     if not isinstance(subject.writer, ScriptedEngine):
         assert drawn[0].text != drawn[1].text
-    assert drawn == subject.writer.generate([OPEN[0]] * 2, Grammar(FREE), max_tokens=6, temperature=5.0, seed=1)
+    assert drawn == subject.writer.generate([OPEN[0]] * 2, Grammar(FREE), max_tokens=6, temperature=2.0, seed=1)
 
 
 def test_closing_twice_is_closing_once(subject: Subject) -> None:

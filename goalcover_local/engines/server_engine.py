@@ -1,0 +1,256 @@
+"""A running `vllm serve` on this machine, asked over loopback: one warm model for many runs, and for a trainer.
+
+What it serves cannot be verified from outside, so results say that the weights are unverified; the tokenizer and the
+chat template are the card's own, and prompts travel as token ids.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import EngineError
+from . import vllm_engine
+from .base import Grammar
+from .requests import Draw, RequestEngine, Tokens
+from .tokens import PromptTokenizer
+
+PROMPTS_PER_CALL = 128
+CALLS_AT_ONCE = 16
+_MEND = "Look at the server's own output, start it again if need be, then run this again: what was judged is stored."
+
+
+class ServerBackend:
+    """Requests answered by the completions API of a vLLM server."""
+
+    def __init__(self, client: Any, *, model: str, end: int, described: Mapping[str, str]) -> None:
+        self._client = client
+        self._model = model
+        self._end = end
+        self._described = dict(described)
+        self._n_prompt = self._n_cached = 0
+
+    def describe(self) -> Mapping[str, str]:
+        """Engine, the server's version, the name of what it serves; its weights are unverified."""
+        return dict(self._described)
+
+    def report(self) -> Mapping[str, str]:
+        """The share of the prompts' tokens that the server says its prefix cache served."""
+        if not self._n_cached:
+            return {}
+        return {"prefix cache": f"{self._n_cached / self._n_prompt:.1%} of {self._n_prompt} prompt tokens"}
+
+    def prepare(self, trunk: Tokens, rows: Sequence[Tokens]) -> int:
+        """0: the server's cache is shared with others, and theirs to fill."""
+        return 0
+
+    def next_logs(self, rows: Sequence[Tokens], wanted: Sequence[Tokens]) -> tuple[list[list[float]], int]:
+        """The log-probability of each wanted token after its row, no grammar applied, and how many were computed."""
+        kinds = [tuple(tokens) for tokens in wanted]
+        n_cached = self._n_cached
+        choices = self._ask(
+            rows,
+            [{"max_tokens": 1, "temperature": 0.0, "logprobs": len(kind), "logprob_token_ids": kind} for kind in kinds],
+        )
+        found = []
+        for choice, kind in zip(choices, kinds, strict=True):
+            try:
+                named = choice["logprobs"]["top_logprobs"][0]
+                found.append([float(named[f"token_id:{token}"]) for token in kind])
+            except (KeyError, TypeError, IndexError, ValueError) as error:
+                raise EngineError(
+                    "The server does not give the log-probabilities of the tokens it is asked for.",
+                    "Use vLLM 0.31 or newer, and let --max-logprobs at its default.",
+                ) from error
+        return found, sum(map(len, rows)) - (self._n_cached - n_cached)
+
+    def write(self, rows: Sequence[Tokens], grammar: Grammar, draw: Draw) -> list[list[int]]:
+        """The tokens written after each row under the grammar, its end token left out."""
+        settings = [
+            {"max_tokens": draw.max_tokens, "structured_outputs": {"regex": grammar.regex}, **_drawing(draw, seed)}
+            for seed in draw.seeds
+        ]
+        return [[t for t in choice["token_ids"] if t != self._end] for choice in self._ask(rows, settings)]
+
+    def pick(self, rows: Sequence[Tokens], permitted: Sequence[Tokens], draw: Draw) -> list[int]:
+        """The one token written after each row, of those permitted there."""
+        settings = [
+            {"max_tokens": 1, "allowed_token_ids": tuple(tokens), **_drawing(draw, seed)}
+            for tokens, seed in zip(permitted, draw.seeds, strict=True)
+        ]
+        return [int(choice["token_ids"][0]) for choice in self._ask(rows, settings)]
+
+    def close(self) -> None:
+        """Nothing; closes the connections. The server goes on."""
+        self._client.close()
+
+    def _ask(self, rows: Sequence[Tokens], settings: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        """One choice for each row, in order; rows with the same settings travel together, unless they are seeded."""
+        groups: dict[str, list[int]] = {}
+        for number, setting in enumerate(settings):
+            groups.setdefault(repr(sorted(setting.items())), []).append(number)
+        calls = [
+            numbers[start : start + PROMPTS_PER_CALL]
+            for numbers in groups.values()
+            for start in range(0, len(numbers), PROMPTS_PER_CALL)
+        ]
+        answers: dict[int, Mapping[str, Any]] = {}
+        with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
+            asked = [
+                threads.submit(self._call, [list(rows[n]) for n in numbers], settings[numbers[0]]) for numbers in calls
+            ]
+            for numbers, future in zip(calls, asked, strict=True):
+                answers.update(zip(numbers, future.result(), strict=True))
+        return [answers[number] for number in range(len(rows))]
+
+    def _call(self, prompts: list[list[int]], setting: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        body = {
+            "model": self._model,
+            "prompt": prompts,
+            "add_special_tokens": False,
+            "return_token_ids": True,
+            "return_tokens_as_token_ids": True,
+            **setting,
+        }
+        answer = _json(self._client, "POST", "/v1/completions", body)
+        choices = sorted(answer.get("choices", ()), key=lambda choice: choice.get("index", 0))
+        if len(choices) != len(prompts):
+            raise EngineError("The server answered another number of prompts than it was asked.", _MEND)
+        for prompt, choice in zip(prompts, choices, strict=True):
+            if choice.get("prompt_token_ids") != prompt or choice.get("token_ids") is None:
+                raise EngineError(
+                    "The server changed a prompt on its way to the model, or does not tell what it read.",
+                    "Use `vllm serve` 0.31 or newer, with nothing between it and GoalCover.",
+                )
+        usage = answer.get("usage") or {}
+        self._n_prompt += usage.get("prompt_tokens", 0)
+        self._n_cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        return choices
+
+
+def load(
+    directory: Path,
+    *,
+    url: str,
+    context: int,
+    identity: Mapping[str, str] | None = None,
+    template_options: Mapping[str, Any] | None = None,
+    markers: Sequence[str] = (),
+    system_role: bool = True,
+) -> RequestEngine:
+    """An engine over the server at `url`, with the tokenizer in `directory`.
+
+    Raises EngineError if the address is not this machine's own, nothing answers there, or it is no vLLM server.
+    """
+    check_loopback(url)
+    import httpx
+    from transformers import AutoTokenizer
+
+    client = httpx.Client(base_url=url, trust_env=False, timeout=httpx.Timeout(3600.0, connect=10.0))
+    served = _json(client, "GET", "/v1/models").get("data") or [{}]
+    told = _json(client, "GET", "/version").get("version", "unknown")
+    model = served[0].get("id")
+    if not model:
+        raise EngineError(f"The server at {url} serves no model.", _MEND)
+    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    described = {
+        "engine": "server",
+        "vllm": str(told),
+        "served": str(model),
+        "weights": "unverified",
+        "precision": "unknown",
+        "device": "server",
+    }
+    backend = ServerBackend(client, model=model, end=tokenizer.eos_token_id, described=described)
+    prompts = PromptTokenizer(tokenizer, template_options=template_options, markers=markers, system_role=system_role)
+    room = min(context, int(served[0].get("max_model_len") or context))
+    return RequestEngine(backend, prompts, context=room, identity=identity)
+
+
+def command(
+    directory: Path, *, port: int, context: int, precision: str, options: Mapping[str, Any] | None = None
+) -> tuple[list[str], dict[str, str]]:
+    """How a server of this model is started on loopback, as arguments and environment. Raises EngineError.
+
+    The CPU build of vLLM is a package of another name, for which the `vllm serve` of that package does not start.
+    """
+    options = dict(options or {})
+    vllm_engine.check_options(options)
+    variables = vllm_engine.environment(batch_invariant=bool(options.pop("batch_invariant", False)))
+    if find_spec("vllm") is None:
+        raise EngineError(vllm_engine.NOT_INSTALLED, vllm_engine.INSTALL)
+    try:
+        version("vllm")
+        program = ["-m", "vllm.entrypoints.cli.main", "serve", str(directory)]
+    except PackageNotFoundError:
+        program = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(directory)]
+        options = {"block_size": vllm_engine.BLOCK["cpu"], "enforce_eager": True, **options}
+        variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")
+        variables["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+    settings = {
+        "host": "127.0.0.1",
+        "port": port,
+        "max_model_len": context,
+        "dtype": precision,
+        "load_format": "safetensors",
+        "tokenizer_mode": "hf",
+        "generation_config": "vllm",
+        "structured_outputs_config": '{"backend": "outlines"}',
+        "hf_overrides": '{"head_dtype": "float32"}',
+        "enable_prompt_tokens_details": True,
+        **options,
+    }
+    arguments = [sys.executable, *program]
+    for name, value in settings.items():
+        if value is not False:
+            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+    return arguments, variables
+
+
+def check_loopback(url: str) -> None:
+    """Nothing; raises EngineError unless the address is http on this machine's loopback."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    try:
+        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = False
+    if parts.scheme != "http" or not loopback:
+        raise EngineError(
+            f"{url} is not an address of this machine's loopback, so nothing was sent.",
+            "Name the server as http://127.0.0.1:PORT; samples never leave this machine.",
+        )
+
+
+def _drawing(draw: Draw, seed: int) -> dict[str, Any]:
+    return {"temperature": draw.temperature, "seed": seed} if draw.temperature else {"temperature": 0.0}
+
+
+def _json(client: Any, method: str, path: str, body: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+    """The JSON that the server answers. Its error texts may quote a prompt, so only the status is told."""
+    import httpx
+
+    try:
+        response = client.request(method, path, json=body)
+    except httpx.HTTPError as error:
+        raise EngineError(
+            f"Nothing answers at {client.base_url}: {type(error).__name__}.",
+            "Start it with `vllm serve DIR --host 127.0.0.1`; see docs/guide.md.",
+        ) from None
+    if response.status_code != 200:
+        raise EngineError(f"The server at {client.base_url} answered {path} with {response.status_code}.", _MEND)
+    try:
+        answer = response.json()
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict):
+        raise EngineError(f"The server at {client.base_url} does not speak vLLM's API.", _MEND)
+    return answer

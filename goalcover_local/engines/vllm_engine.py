@@ -1,0 +1,333 @@
+"""vLLM in this process: prefix caching over the requests' token ids, grammars by its Outlines backend.
+
+Its engine core runs in this process too, so that the steps it takes follow from the requests alone: what a batch is
+answered then hangs on the batch, not on timing. For the same reason the shared part of a question is computed in a
+request of its own, and the prefix cache is dropped before a batch that would find more than that part in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import offline
+from ..errors import EngineError
+from ..terms import canonical_json
+from .base import Grammar
+from .prefix_tree import common_prefix
+from .requests import Draw, RequestEngine, Tokens
+from .tokens import PromptTokenizer
+
+BLOCK = {"cpu": 32, "cuda": 16}
+"""Tokens in one block of the prefix cache: the smallest at which the attention of each is fast."""
+
+KV_ON_CPU = 4 << 30
+"""The most bytes of main memory that keys and values take on a CPU; less where less is free."""
+
+OPTIONS = (
+    "tensor_parallel_size",
+    "quantization",
+    "batch_invariant",
+    "kv_cache_dtype",
+    "block_size",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "enforce_eager",
+)
+"""What a card may say under [engine_options.vllm]; all but batch_invariant are vLLM's own names."""
+
+NOT_INSTALLED = "vLLM is not installed here, or its parts do not fit together."
+INSTALL = "Run `pip install goalcover-local[vllm]` on a machine with an NVIDIA GPU, else scripts/install_vllm_cpu."
+
+
+class VllmBackend:
+    """Requests answered by a vLLM that lives in this process."""
+
+    def __init__(self, llm: Any, *, block: int, described: Mapping[str, str]) -> None:
+        self._llm = llm
+        self._block = block
+        self._described = dict(described)
+        self._trunks: set[tuple[int, ...]] = set()
+        self._seen: set[tuple[int, ...]] = set()
+        self._n_prompt = self._n_cached = 0
+
+    def describe(self) -> Mapping[str, str]:
+        """Engine, versions, precision, device kind, and the card's options for it."""
+        return dict(self._described)
+
+    def report(self) -> Mapping[str, str]:
+        """The share of the prompts' tokens that the prefix cache served."""
+        if not self._n_prompt:
+            return {}
+        return {"prefix cache": f"{self._n_cached / self._n_prompt:.1%} of {self._n_prompt} prompt tokens"}
+
+    def prepare(self, trunk: Tokens, rows: Sequence[Tokens]) -> int:
+        """How many tokens were computed to hold the trunk, and nothing of these rows beyond it, in the prefix cache."""
+        whole = tuple(trunk[: len(trunk) // self._block * self._block])
+        firsts = {self._first_block_beyond(whole, row) for row in rows} - {()}
+        if firsts & self._seen:
+            self._llm.reset_prefix_cache()
+            self._seen.clear()
+            self._trunks.clear()
+        self._seen |= firsts
+        if not whole or whole in self._trunks:
+            return 0
+        self._trunks.add(whole)
+        return self._ask([list(whole)], [self._parameters(max_tokens=1, temperature=0.0)])[1]
+
+    def next_logs(self, rows: Sequence[Tokens], wanted: Sequence[Tokens]) -> tuple[list[list[float]], int]:
+        """The log-probability of each wanted token after its row, no grammar applied, and how many were computed."""
+        kinds = {
+            tokens: self._parameters(max_tokens=1, temperature=0.0, logprob_token_ids=list(tokens), detokenize=False)
+            for tokens in {tuple(tokens) for tokens in wanted}
+        }
+        outputs, n_computed = self._ask(rows, [kinds[tuple(tokens)] for tokens in wanted])
+        steps = [output.outputs[0].logprobs[0] for output in outputs]
+        return [[step[t].logprob for t in tokens] for step, tokens in zip(steps, wanted, strict=True)], n_computed
+
+    def write(self, rows: Sequence[Tokens], grammar: Grammar, draw: Draw) -> list[list[int]]:
+        """The tokens written after each row under the grammar, its end token left out."""
+        from vllm.sampling_params import StructuredOutputsParams
+
+        parameters = [
+            self._parameters(
+                max_tokens=draw.max_tokens,
+                temperature=draw.temperature,
+                seed=seed if draw.temperature else None,
+                structured_outputs=StructuredOutputsParams(regex=grammar.regex),
+                detokenize=False,
+            )
+            for seed in draw.seeds
+        ]
+        end = self._llm.get_tokenizer().eos_token_id
+        outputs, _ = self._ask(rows, parameters)
+        return [[token for token in output.outputs[0].token_ids if token != end] for output in outputs]
+
+    def pick(self, rows: Sequence[Tokens], permitted: Sequence[Tokens], draw: Draw) -> list[int]:
+        """The one token written after each row, of those permitted there."""
+        parameters = [
+            self._parameters(
+                max_tokens=1,
+                temperature=draw.temperature,
+                seed=seed if draw.temperature else None,
+                allowed_token_ids=list(tokens),
+                detokenize=False,
+            )
+            for tokens, seed in zip(permitted, draw.seeds, strict=True)
+        ]
+        outputs, _ = self._ask(rows, parameters)
+        return [output.outputs[0].token_ids[0] for output in outputs]
+
+    def close(self) -> None:
+        """Nothing; ends vLLM, its worker processes if there are any, and its process group."""
+        if self._llm is None:
+            return
+        from vllm.distributed import cleanup_dist_env_and_memory
+
+        with contextlib.suppress(Exception), _quiet():
+            self._llm.llm_engine.engine_core.shutdown()
+        self._llm = None
+        with contextlib.suppress(Exception), _quiet():
+            cleanup_dist_env_and_memory()
+
+    def _parameters(self, **settings: Any) -> Any:
+        from vllm import SamplingParams
+
+        return SamplingParams(**settings)
+
+    def _ask(self, rows: Sequence[Tokens], parameters: Sequence[Any]) -> tuple[list[Any], int]:
+        """The outputs in the order of the rows, and the number of tokens that the cache did not serve."""
+        from vllm import TokensPrompt
+
+        prompts = [TokensPrompt(prompt_token_ids=list(row)) for row in rows]
+        with _errors_without_text():
+            outputs = self._llm.generate(prompts, list(parameters), use_tqdm=False)
+        for row, output in zip(rows, outputs, strict=True):
+            if list(output.prompt_token_ids) != list(row):
+                raise EngineError(
+                    "vLLM changed a prompt on its way to the model.", "Do not use it; please report this."
+                )
+        n_prompt = sum(map(len, rows))
+        n_cached = sum(output.num_cached_tokens or 0 for output in outputs)
+        self._n_prompt += n_prompt
+        self._n_cached += n_cached
+        return outputs, n_prompt - n_cached
+
+    def _first_block_beyond(self, trunk: tuple[int, ...], row: Tokens) -> tuple[int, ...]:
+        """The row up to its first whole block that is not the trunk's; empty if it has no such block."""
+        n = common_prefix(np.array(trunk), np.array(row)) // self._block * self._block + self._block
+        return tuple(row[:n]) if len(row) >= n else ()
+
+
+def load(
+    directory: Path,
+    *,
+    context: int,
+    device: str = "cpu",
+    precision: str = "auto",
+    threads: int | None = None,
+    identity: Mapping[str, str] | None = None,
+    template_options: Mapping[str, Any] | None = None,
+    markers: Sequence[str] = (),
+    system_role: bool = True,
+    options: Mapping[str, Any] | None = None,
+) -> RequestEngine:
+    """An engine for the safetensors checkpoint in `directory`; nothing is fetched and no code of it is run.
+
+    `options` are the card's (see OPTIONS). Raises EngineError if vLLM is not installed, cannot load the model, or
+    finds too little memory for it.
+    """
+    options = dict(options or {})
+    check_options(options)
+    batch_invariant = bool(options.pop("batch_invariant", False))
+    os.environ.update(environment(batch_invariant=batch_invariant))
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    if int(options.get("tensor_parallel_size", 1)) == 1:
+        _choose_gpu(device)
+    kind = device.partition(":")[0]
+    with _quiet():
+        try:
+            import torch
+            import vllm
+            from transformers import AutoTokenizer
+        except ImportError as error:
+            raise EngineError(NOT_INSTALLED, INSTALL) from error
+        from .transformers_engine import check_device, resolve_precision
+
+        check_device("cuda" if kind == "cuda" else device)
+        dtype = resolve_precision(precision, kind)
+        if threads:
+            torch.set_num_threads(threads)
+        set_num_threads = torch.set_num_threads
+        block = int(options.setdefault("block_size", BLOCK.get(kind, 16)))
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            llm = vllm.LLM(
+                model=str(directory),
+                dtype=str(dtype).removeprefix("torch."),
+                max_model_len=context,
+                trust_remote_code=False,
+                load_format="safetensors",
+                config_format="hf",
+                tokenizer_mode="hf",
+                generation_config="vllm",
+                enable_prefix_caching=True,
+                structured_outputs_config={"backend": "outlines"},
+                hf_overrides={"head_dtype": "float32"},
+                disable_log_stats=True,
+                use_tqdm_on_load=False,
+                **_sizes(kind, directory),
+                **options,
+            )
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                f"The model does not fit into the memory of {device}.", "Use a smaller judge, or another device."
+            ) from error
+        except Exception as error:
+            said = next(iter(str(error).splitlines()), "")[:300]
+            raise EngineError(
+                f"vLLM cannot load the model in {directory}: {type(error).__name__}: {said}",
+                "Run `goalcover doctor --engine vllm`; `--engine transformers` may load it.",
+            ) from error
+        finally:
+            torch.set_num_threads = set_num_threads
+    described = {
+        "engine": "vllm",
+        "vllm": vllm.__version__,
+        "torch": torch.__version__,
+        "outlines_core": _version("outlines_core"),
+        "precision": str(dtype).removeprefix("torch."),
+        "device": kind,
+        "options": canonical_json({**options, "batch_invariant": batch_invariant}),
+    }
+    prompts = PromptTokenizer(tokenizer, template_options=template_options, markers=markers, system_role=system_role)
+    backend = VllmBackend(llm, block=block, described=described)
+    return RequestEngine(backend, prompts, context=context, identity=identity)
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Nothing; raises EngineError for an option that a card may not set."""
+    unknown = set(options) - set(OPTIONS)
+    if unknown:
+        raise EngineError(f"The card has an unknown vLLM option {min(unknown)!r}.", f"Known are {', '.join(OPTIONS)}.")
+
+
+def environment(*, batch_invariant: bool) -> dict[str, str]:
+    """The variables by which vLLM is told, before it is imported, to stay offline, on loopback, and quiet."""
+    return {
+        **offline.SWITCHES,
+        offline.SHUT_IN_WORKERS: "1",
+        "VLLM_PLUGINS": offline.GUARD_PLUGIN,
+        "VLLM_BATCH_INVARIANT": "1" if batch_invariant else "0",
+        "VLLM_REGEX_COMPILATION_TIMEOUT_S": "600",
+        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "CRITICAL"),
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
+        "GLOO_SOCKET_IFNAME": "lo",
+        "NCCL_SOCKET_IFNAME": "lo",
+    }
+
+
+def _choose_gpu(device: str) -> None:
+    """Nothing; lets this process see one GPU alone, by its number among those that it may see."""
+    kind, _, number = device.partition(":")
+    if kind == "cuda" and number:
+        seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+        os.environ["CUDA_VISIBLE_DEVICES"] = seen[int(number)] if int(number) < len(seen) else number
+
+
+def _sizes(kind: str, directory: Path) -> dict[str, Any]:
+    """How large the engine may grow, from the memory that is free now."""
+    if kind != "cpu":
+        import torch
+
+        free, total = torch.cuda.mem_get_info()
+        return {"gpu_memory_utilization": max(0.1, min(0.9, free / total - 0.03))}
+    import psutil
+
+    weights = sum(file.stat().st_size for file in directory.glob("*.safetensors"))
+    free = psutil.virtual_memory().available - int(1.2 * weights)
+    if free <= 0:
+        raise EngineError("The model does not fit into the memory that is free.", "Close other programs.")
+    return {
+        "kv_cache_memory_bytes": min(KV_ON_CPU, free // 3),
+        "max_num_batched_tokens": 2048,
+        "max_num_seqs": 256,
+        "enforce_eager": True,
+    }
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """A context in which libraries may neither warn nor write to stdout, which is for results."""
+    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextlib.contextmanager
+def _errors_without_text() -> Iterator[None]:
+    """A context in which an error of vLLM becomes an EngineError: its own message may quote a sample."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            raise EngineError(
+                "The device's memory is full.", "Lower gpu_memory_utilization or max_num_seqs in the card."
+            ) from None
+        raise EngineError(
+            f"vLLM failed while it answered: {type(error).__name__}.", "What was judged is stored; run this again."
+        ) from None
