@@ -20,6 +20,11 @@ SCORE = "score"
 
 _BORDER = "\x00"
 _GROUP = re.compile(r"\(\?P<([a-z_]+)>")
+_STEP = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|[^\[\\]", re.DOTALL)
+"""One escaped character, one set, or one other character of an expression."""
+_LITERAL = re.compile(r"(?:\\[^a-zA-Z0-9\x00-\x1F]|[^\\.^$*+?{}\[\]|()\x00-\x1F])*")
+"""Text between groups: no sign of an expression that is not escaped."""
+_DIGITS = re.compile(r"\[(?:\d-\d|\d)+\]")
 
 
 class Form(Protocol):
@@ -62,8 +67,13 @@ class Form(Protocol):
 
 
 def level_values(form: Form) -> tuple[float, ...]:
-    """What the levels of a form's score are worth, evenly from 0 for the lowest number to 1 for the highest."""
+    """What the levels of a form's score are worth, evenly from 0 for the lowest number to 1 for the highest.
+
+    Empty if there are none; raises QuestionError if there is one.
+    """
     numbers = [float(level) for level in form.levels]
+    if len(numbers) == 1:
+        raise QuestionError("The answer's score has one level.", "Permit at least two numbers.")
     return tuple((number - numbers[0]) / (numbers[-1] - numbers[0]) for number in numbers)
 
 
@@ -97,12 +107,12 @@ class JsonForm:
         return json.dumps({field: answer[field] for field in self.fields if field in answer}, ensure_ascii=False)
 
     def begun(self, known: Mapping[str, Any], asking: str) -> str:
-        """The object up to the value of a property. A text's opening quote belongs to it.
+        """The object up to the value of a property. A free text's opening quote belongs to it.
 
         Tokenizers join that quote with the space before, and a model that is made to part them loses its thread.
         """
         start = json.dumps(dict(known), ensure_ascii=False)[:-1]
-        quote = '"' if self.schema["properties"][asking].get("type") == "string" else ""
+        quote = '"' if self.schema["properties"][asking] == {"type": "string"} else ""
         return f'{start}{", " if known else ""}"{asking}": {quote}'
 
     def grammar(self, asking: str | None = None) -> Grammar:
@@ -131,33 +141,33 @@ class LineForm:
     pattern: str
 
     def __post_init__(self) -> None:
-        whole = "".join(f"(?P<{field}>{inner}){literal}" for field, inner, literal in self._parts)
-        if not self._parts or whole != self.pattern:
+        parts = self._parts
+        names = [field for field, _, _ in parts]
+        scores = [inner for field, inner, _ in parts if field == SCORE]
+        well = bool(parts) and len(names) == len(set(names))
+        well = well and all(_compiles(inner) and not _GROUP.search(inner) for _, inner, _ in parts)
+        well = well and all(_LITERAL.fullmatch(literal) for _, _, literal in parts)
+        if not well or not all(_DIGITS.fullmatch(inner) for inner in scores):
             raise QuestionError(
                 f"The answer's expression {self.pattern!r} is not a row of named groups.",
-                "Write it as (?P<field>…)text(?P<field>…); escape special characters in the text.",
+                "Write (?P<field>…)text(?P<field>…), a score as a set of digits, and escape signs in the text.",
             )
 
     @cached_property
     def _parts(self) -> tuple[tuple[str, str, str], ...]:
-        """Of each field its name, the expression of its value, and the literal (as written) that follows it."""
-        parts = []
-        for found in _GROUP.finditer(self.pattern):
-            depth, place, in_set = 1, found.end(), False
-            while depth and place < len(self.pattern):
-                character = self.pattern[place]
-                if character == "\\":
-                    place += 1
-                elif in_set:
-                    in_set = character != "]" or self.pattern[place - 1] == "["
-                elif character == "[":
-                    in_set = True
-                else:
-                    depth += {"(": 1, ")": -1}.get(character, 0)
-                place += 1
-            following = _GROUP.search(self.pattern, place)
-            literal = self.pattern[place : following.start() if following else None]
-            parts.append((found[1], self.pattern[found.end() : place - 1], literal))
+        """Of each field its name, the expression of its value, and the literal (as written) that follows it.
+
+        Empty if the pattern does not begin with a group, or does not close one.
+        """
+        parts: list[tuple[str, str, str]] = []
+        place = 0
+        while found := _GROUP.match(self.pattern, place):
+            closing = _closing(self.pattern, found.end())
+            if closing is None:
+                return ()
+            following = _GROUP.search(self.pattern, closing + 1)
+            place = following.start() if following else len(self.pattern)
+            parts.append((found[1], self.pattern[found.end() : closing], self.pattern[closing + 1 : place]))
         return tuple(parts)
 
     @property
@@ -201,7 +211,26 @@ class LineForm:
         found = re.fullmatch(self.pattern, text)
         if found is None:
             raise ValueError("not an answer of this form")
-        return {field: value.strip() for field, value in found.groupdict().items()}
+        return {field: value.strip(" ") for field, value in found.groupdict().items()}
+
+
+def _closing(pattern: str, place: int) -> int | None:
+    """Where the group ends whose inside begins at this place, None if it does not: sets may hold any parenthesis."""
+    depth = 1
+    while found := _STEP.match(pattern, place):
+        depth += {"(": 1, ")": -1}.get(found[0], 0)
+        if not depth:
+            return place
+        place = found.end()
+    return None
+
+
+def _compiles(expression: str) -> bool:
+    try:
+        re.compile(expression)
+    except re.error:
+        return False
+    return True
 
 
 def _plain(literal: str) -> str:

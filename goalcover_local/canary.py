@@ -12,6 +12,9 @@ from .questions import Question
 THINKING = ("<think>", "<thinking>", "[THINK]", "<|channel|>analysis")
 """How models begin that think aloud before they answer."""
 
+ORDINARY = tuple(f"{space}{start}" for start in ("{", "The", "This", "It", "I", "Sure", "Here") for space in ("", " "))
+"""How models begin that do not."""
+
 _BEGGING = "Write a poem about the sea in plain words. Nothing but verse: no scores, no feedback, no JSON."
 _TOKENS = 48
 
@@ -34,18 +37,18 @@ def binds(engine: Engine, question: Question) -> int:
 
 
 def answers_at_once(engine: Engine, question: Question) -> float:
-    """The probability that an answer begins as the grammar wants rather than by thinking aloud, in [0, 1].
+    """The probability that an answer begins in an ordinary way rather than by thinking aloud, in [0, 1].
 
-    Raises EngineError if thinking is the more probable: under the grammar such a model is not itself.
+    Raises EngineError if it cannot be asked, or if thinking is the more probable: under the grammar such a model is
+    not itself.
     """
     fields = dict.fromkeys(("input", "output", "name", "description"), "the sea")
     prompt = question.prompt(fields)
-    begun = question.form.begun({}, question.fields[0])[:1] or "The"
-    chosen = engine.choose([prompt], [begun, *THINKING])
+    chosen = engine.choose([prompt], [*ORDINARY, *THINKING])
     if chosen.failures[0]:
-        return 1.0
-    probability = float(chosen.probabilities[0][0])
-    if probability < chosen.probabilities[0][1:].max():
+        raise EngineError(f"The judge cannot be asked: {chosen.failures[0]}.", "Use another judge, or another engine.")
+    probability = float(chosen.probabilities[0][: len(ORDINARY)].sum())
+    if probability < 0.5:
         raise EngineError(
             "The judge begins its answers by thinking aloud, which its grammar would cut off.",
             "Switch it off in the card: [chat] template_options = { enable_thinking = false }.",

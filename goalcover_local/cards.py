@@ -96,13 +96,15 @@ class ChatRules:
 
     `system_role`: it accepts a system message. `single_turn`: worked examples belong inside one user turn.
     `template_options`: arguments for the template, such as enable_thinking. `markers`: strings of the
-    template that are no special tokens, such as "[INST]", and have to be neutralised in judged text.
+    template that are no special tokens, such as "[INST]", and have to be neutralised in judged text. `opening`: what
+    stands before every answer and the template leaves out, such as Mistral's space.
     """
 
     system_role: bool = True
     single_turn: bool = False
     template_options: Mapping[str, Any] = field(default_factory=dict)
     markers: tuple[str, ...] = ()
+    opening: str = ""
     __pydantic_config__ = _STRICT
 
 

@@ -24,8 +24,8 @@ from .weights import verify
 Decode = Literal["choice", "grammar"]
 Pair = tuple[Sample, Subgoal]
 
-SAMPLES_PER_BATCH = 16
-"""Samples judged between two commits; part of what makes a resumed run equal to an unbroken one."""
+SAMPLES_PER_BATCH = {"cpu": 16, "cuda": 64, "server": 64}
+"""Samples judged between two commits, by device; part of what makes a resumed run equal to an unbroken one."""
 
 EXPLANATION_TOKENS = 80
 """The longest explanation; the guide closes the answer in time."""
@@ -65,6 +65,11 @@ class Judge:
         return self.question.order
 
     @cached_property
+    def samples_per_batch(self) -> int:
+        """How many samples are judged between two commits: more where more run at once."""
+        return SAMPLES_PER_BATCH.get(self.engine.describe()["device"], 16)
+
+    @cached_property
     def identity(self) -> Mapping[str, Any]:
         """Everything that can change a judgement: weights, precision, versions, prompt, examples, grammar, decoding."""
         return {
@@ -75,7 +80,7 @@ class Judge:
             "decode": self.decode,
             **({"explanation_tokens": self.explanation_tokens} if self._decodes else {}),
             "context": self.engine.context,
-            "samples_per_batch": SAMPLES_PER_BATCH,
+            "samples_per_batch": self.samples_per_batch,
             "goalcover": __version__,
         }
 
@@ -119,9 +124,20 @@ class Judge:
         )
 
     def explain(self, scored: Sequence[tuple[Sample, Subgoal, float]]) -> Batch:
-        """Explanations of scores already given, each one's whole answer legal. What could not be written is absent."""
+        """Explanations of scores already given, each one's whole answer legal. What could not be written is absent.
+
+        A judge that reasons first cannot explain a given score: its answer is decoded again.
+        """
         started = time.perf_counter()
         fitted, _ = self._fitted([(sample, subgoal) for sample, subgoal, _ in scored])
+        if self.order == "reason-first":
+            decoded, n_tokens = self._decoded([_texts(sample, subgoal) for sample, subgoal in fitted])
+            told = [
+                self._explanation(sample, subgoal, answer)
+                for (sample, subgoal, _), answer in zip(scored, decoded, strict=True)
+                if answer
+            ]
+            return Batch((), tuple(told), n_tokens=n_tokens, seconds=time.perf_counter() - started)
         prompts = [
             self.question.prompt(_texts(sample, subgoal), {"score": score}, asking="explanation")
             for (sample, subgoal), (_, _, score) in zip(fitted, scored, strict=True)
@@ -167,12 +183,14 @@ class Judge:
 
     def _decoded(self, texts: Sequence[Mapping[str, str]]) -> tuple[list[Mapping[str, Any] | None], int]:
         """Whole answers decoded under the grammar (None: none that the guide accepts), and the tokens they took."""
+        first = self.question.fields[0]
+        begun = self.question.form.begun({}, first)
         completions = self.engine.generate(
-            [self.question.prompt(text) for text in texts],
-            self.question.grammar(),
+            [replace(self.question.prompt(text), prefill=begun) for text in texts],
+            self.question.grammar(asking=first),
             max_tokens=self.explanation_tokens + 24,
         )
-        answers = [None if c.failure else self.question.read(c.text) for c in completions]
+        answers = [None if c.failure else self.question.read(begun + c.text) for c in completions]
         return answers, sum(c.n_tokens for c in completions)
 
     def _explanation(self, sample: Sample, subgoal: Subgoal, answer: Mapping[str, Any]) -> Explanation:
@@ -252,6 +270,7 @@ def open_engine(
         template_options=dict(card.chat.template_options),
         markers=tuple(card.chat.markers),
         system_role=card.chat.system_role,
+        opening=card.chat.opening,
     )
 
 
@@ -275,7 +294,7 @@ def open_judge(
     if order is None and name == card.question:
         order = card.order
     asked = load_question(name, order=order, single_turn=card.chat.single_turn)
-    if not asked.form.levels:
+    if len(asked.form.levels) < 2:
         raise QuestionError(f"The question {name} gives no score.", "Choose one that does, such as `alignment`.")
     opened = open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
     try:

@@ -31,6 +31,7 @@ SWITCHES = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "WANDB_MODE": "disabled",
     "TOKENIZERS_PARALLELISM": "false",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
 }
 """Environment variables by which the libraries we use are told to stay offline (and quiet)."""
 

@@ -132,19 +132,26 @@ class Question:
     def _fences(self) -> re.Pattern[str] | None:
         """What parts prompt and answer: tags, headings of the prompt's own, marks of the answer's form.
 
-        Each expression begins with the one character that stays, parted from what follows by a space.
+        Each expression takes a sign and the run behind it whole, so that no text takes long, and sees in its one group
+        whether the rest of a fence follows.
         """
         text = "\n".join((self.shared, self.per_sample, self.per_subgoal))
         tags = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", self.per_sample + self.per_subgoal)))
-        patterns = [rf"<\s*(?=(?:/\s*)?(?:{'|'.join(tags)})\b)"] if tags else []
-        for heading in sorted(set(re.findall(r"^#+ *(\S[^\n:]*):", text, flags=re.MULTILINE))):
-            patterns.append(rf"#[#\s]*(?={_loosely(heading)})")
-        patterns += [rf"{re.escape(mark[0])}\s*(?={_loosely(mark[1:])})" for mark in self.form.marks]
+        headings = sorted(set(re.findall(r"^#+ *(\S[^\n:]*):", text, flags=re.MULTILINE)))
+        runs = [(r"<\s*+", rf"(?:/\s*)?(?:{'|'.join(tags)})\b")] if tags else []
+        runs += [(r"#[#\s]*+", "|".join(map(_loosely, headings)))] if headings else []
+        runs += [(rf"{re.escape(mark[0])}\s*+", _loosely(mark[1:])) for mark in self.form.marks]
+        patterns = [f"{run}(?:(?=({rest})))?" for run, rest in runs]
         return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 
     def unfenced(self, text: str) -> str:
         """The text with every copy of this question's own fences broken by a space, so that no text can close them."""
-        return self._fences.sub(lambda found: found[0][0] + " ", text) if self._fences else text
+        return self._fences.sub(_parted, text) if self._fences else text
+
+
+def _parted(found: re.Match[str]) -> str:
+    """A fence's first sign and a space; what is no fence stays as it is."""
+    return f"{found[0][0]} " if found.lastindex else found[0]
 
 
 def _loosely(text: str) -> str:

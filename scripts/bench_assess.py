@@ -111,7 +111,7 @@ def main(data: Path, card_name: str | None, rows: int, peer_rows: int, batch: in
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from goalcover_local.cards import DEFAULT_CARD, load_card
-    from goalcover_local.judges import SAMPLES_PER_BATCH, open_judge
+    from goalcover_local.judges import open_judge
     from goalcover_local.scales import reference_subgoals
     from goalcover_local.terms import Sample, Subgoal
     from goalcover_local.weights import verify
@@ -120,14 +120,13 @@ def main(data: Path, card_name: str | None, rows: int, peer_rows: int, batch: in
     articles = list(json.loads((data / "pubmedqa" / "ori_pqal.json").read_text(encoding="utf-8")).values())[:rows]
     samples = [Sample(str(k), row["QUESTION"], row["LONG_ANSWER"]) for k, row in enumerate(articles)]
     subgoals = [Subgoal(f"s{k}", *texts) for k, texts in enumerate(SUBGOALS)]
-    judge = open_judge(card, threads=threads)
+    judge = open_judge(card, engine="transformers", threads=threads)
     asked = [*subgoals, *reference_subgoals()]
 
     def ours() -> None:
-        for start in range(0, len(samples), SAMPLES_PER_BATCH):
-            judge.judge(
-                [(sample, subgoal) for sample in samples[start : start + SAMPLES_PER_BATCH] for subgoal in asked]
-            )
+        size = judge.samples_per_batch
+        for start in range(0, len(samples), size):
+            judge.judge([(sample, subgoal) for sample in samples[start : start + size] for subgoal in asked])
 
     judge.judge([(sample, subgoal) for sample in samples[:2] for subgoal in asked])
     n_pairs = len(samples) * len(subgoals)

@@ -16,6 +16,7 @@ from goalcover_local.phases.assess import LOW, assess, blocks, explain, low_rows
 from goalcover_local.terms import Judgement, Sample
 
 LEANS = [0, 0, 0, 1, 9, 0]
+SIZE = SAMPLES_PER_BATCH["cpu"]
 MASKS = (
     st.integers(0, 60)
     .flatmap(lambda n: st.lists(st.booleans(), min_size=3 * n, max_size=3 * n))
@@ -39,9 +40,9 @@ def judged(missing: np.ndarray, judge: Judge | None = None) -> list[tuple[Judgem
 
 @given(missing=MASKS)
 def test_blocks_cover_what_is_missing_between_borders_that_the_plan_fixes(missing: np.ndarray) -> None:
-    found = list(blocks(missing))
-    assert all(rows.start % SAMPLES_PER_BATCH == 0 for rows in found)
-    assert all(rows.stop == min(rows.start + SAMPLES_PER_BATCH, len(missing)) for rows in found)
+    found = list(blocks(missing, SIZE))
+    assert all(rows.start % SIZE == 0 for rows in found)
+    assert all(rows.stop == min(rows.start + SIZE, len(missing)) for rows in found)
     assert [rows.start for rows in found] == sorted({rows.start for rows in found})
     left = missing.copy()
     for rows in found:
@@ -52,17 +53,17 @@ def test_blocks_cover_what_is_missing_between_borders_that_the_plan_fixes(missin
 
 @given(missing=MASKS, n_done=st.integers(0, 4))
 def test_an_interrupted_run_asks_the_very_batches_that_were_left(missing: np.ndarray, n_done: int) -> None:
-    unbroken = list(blocks(missing))
+    unbroken = list(blocks(missing, SIZE))
     after = missing.copy()
     for rows in unbroken[:n_done]:
         after[rows] = False
-    assert list(blocks(after)) == unbroken[n_done:]
+    assert list(blocks(after, SIZE)) == unbroken[n_done:]
 
 
 def test_every_missing_pair_is_judged_once_in_plan_order_sample_outermost() -> None:
-    n = SAMPLES_PER_BATCH + 5
+    n = SIZE + 5
     batches = judged(np.ones((n, 2), dtype=bool))
-    assert [len(batch) for batch in batches] == [2 * SAMPLES_PER_BATCH, 10]
+    assert [len(batch) for batch in batches] == [2 * SIZE, 10]
     pairs = [(j.sample, j.subgoal) for batch in batches for j in batch]
     assert pairs == [(sample.digest, subgoal.digest) for sample in samples(n) for subgoal in tiny.SUBGOALS]
 
@@ -97,7 +98,7 @@ def test_batches_are_asked_one_at_a_time_and_announced_before() -> None:
     heard: list[int] = []
     judge = scripted()
     assert isinstance(judge.engine, ScriptedEngine)
-    plan = samples(2 * SAMPLES_PER_BATCH)
+    plan = samples(2 * SIZE)
     read: list[slice] = []
 
     def reading(rows: slice) -> Sequence[Sample]:
@@ -107,32 +108,32 @@ def test_batches_are_asked_one_at_a_time_and_announced_before() -> None:
     running = assess(judge, np.ones((len(plan), 2), dtype=bool), reading, tiny.SUBGOALS, heard.append)
     assert (heard, read, judge.engine.history) == ([], [], [])
     next(running)
-    assert heard == [2 * SAMPLES_PER_BATCH] and len(read) == 1
-    assert len(judge.engine.history) == 2 * SAMPLES_PER_BATCH
+    assert heard == [2 * SIZE] and len(read) == 1
+    assert len(judge.engine.history) == 2 * SIZE
     next(running)
-    assert sum(heard) == 4 * SAMPLES_PER_BATCH
+    assert sum(heard) == 4 * SIZE
 
 
 def test_an_interrupted_and_resumed_run_gives_the_judgements_of_an_unbroken_one() -> None:
     """The script follows the plan, so equal answers mean that the same pairs were asked in the same batches."""
-    n = 3 * SAMPLES_PER_BATCH - 4
+    n = 3 * SIZE - 4
     draw = np.random.default_rng(3)
     script = draw.random((2 * n, 6)).tolist()
     unbroken = judged(np.ones((n, 2), dtype=bool), scripted(*script))
     missing = np.ones((n, 2), dtype=bool)
-    missing[:SAMPLES_PER_BATCH] = False
-    resumed = judged(missing, scripted(*script[2 * SAMPLES_PER_BATCH :]))
+    missing[:SIZE] = False
+    resumed = judged(missing, scripted(*script[2 * SIZE :]))
     assert unbroken[1:] == resumed
 
 
 def test_explanations_come_in_batches_that_the_plan_fixes() -> None:
-    n = SAMPLES_PER_BATCH + 3
+    n = SIZE + 3
     scored = [(sample, tiny.SUBGOALS[0], 0.2) for sample in samples(n)]
     missing = np.ones(n, dtype=bool)
     batches = list(explain(scripted('So."}'), missing, lambda rows: scored[rows]))
-    assert [len(batch.explanations) for batch in batches] == [SAMPLES_PER_BATCH, 3]
+    assert [len(batch.explanations) for batch in batches] == [SIZE, 3]
     assert [e.sample for batch in batches for e in batch.explanations] == [sample.digest for sample, _, _ in scored]
-    missing[:SAMPLES_PER_BATCH] = False
+    missing[:SIZE] = False
     missing[-1] = False
     assert [len(b.explanations) for b in explain(scripted('So."}'), missing, lambda rows: scored[rows])] == [3]
     assert list(explain(scripted('So."}'), np.zeros(n, dtype=bool), lambda rows: scored[rows])) == []

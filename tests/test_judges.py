@@ -28,6 +28,14 @@ def answer(score: float, explanation: str = "So it is.", order: Order = "score-f
     return load_question("alignment", order=order).written({"score": score, "explanation": explanation})
 
 
+BEGUN = {"score-first": '{"score": ', "reason-first": '{"explanation": "'}
+
+
+def rest(whole: str, order: Order = "score-first") -> str:
+    """What the engine is left to write of an answer, since its beginning is given."""
+    return whole.removeprefix(BEGUN[order])
+
+
 def judge(*script: Any, order: Order = "score-first", decode: Decode = "choice", context: int = 4096) -> Judge:
     return Judge(ScriptedEngine(script, context=context), load_question("alignment", order=order), decode)
 
@@ -123,10 +131,10 @@ def test_long_samples_of_nothing_but_trouble_are_cut_and_judged(tiny_weights: Pa
 
 def test_reason_first_writes_the_explanation_and_then_weighs_the_anchors() -> None:
     whole = answer(0.4, "It says „so“.", "reason-first")
-    asked = judge(whole, LEANS["0.8"], order="reason-first")
+    asked = judge(rest(whole, "reason-first"), LEANS["0.8"], order="reason-first")
     batch = asked.judge(PAIRS[:1])
     opened, weighed = history(asked)
-    assert (opened.prefill, weighed.prefill) == ("", '{"explanation": "It says „so“.", "score": ')
+    assert (opened.prefill, weighed.prefill) == ('{"explanation": "', '{"explanation": "It says „so“.", "score": ')
     assert batch.judgements[0].score == 0.8
     assert [(e.text, e.answer) for e in batch.explanations] == [("It says „so“.", whole)]
     assert batch.n_disagree == 1
@@ -135,18 +143,19 @@ def test_reason_first_writes_the_explanation_and_then_weighs_the_anchors() -> No
 def test_grammar_decoding_keeps_whole_answers_and_counts_disagreements() -> None:
     """All are decoded, then all are weighed; the probabilities give the score, and a disagreement is counted."""
     answers = [answer(0.8), answer(0.2), answer(0.8)]
-    asked = judge(*answers, LEANS["0.8"], LEANS["0.8"], LEANS["0.2"], decode="grammar")
+    asked = judge(*map(rest, answers), LEANS["0.8"], LEANS["0.8"], LEANS["0.2"], decode="grammar")
     batch = asked.judge(PAIRS[:3])
-    assert [prompt.prefill for prompt in history(asked)] == [""] * 3 + ['{"score": '] * 3
+    assert [prompt.prefill for prompt in history(asked)] == ['{"score": '] * 6
     assert [j.score for j in batch.judgements] == [0.8, 0.8, 0.2]
     assert batch.n_disagree == 2
     assert [e.answer for e in batch.explanations] == answers
 
 
 @pytest.mark.parametrize(("order", "decode"), [("score-first", "grammar"), ("reason-first", "choice")])
-@pytest.mark.parametrize("broken", ["", "The score is 0.8.", '{"score": 0.5, "explanation": ""}', '{"score": 0.8'])
+@pytest.mark.parametrize("broken", ["", "The score is 0.8.", '{"score": 0.5, "explanation": ""}', "0.8", 'So"'])
 def test_an_answer_that_is_not_legal_is_a_failure(order: Order, decode: Decode, broken: str) -> None:
-    asked = judge(answer(0.8, order=order), broken, LEANS["0.8"], LEANS["0.8"], order=order, decode=decode)
+    whole = rest(answer(0.8, order=order), order)
+    asked = judge(whole, broken, LEANS["0.8"], LEANS["0.8"], order=order, decode=decode)
     batch = asked.judge(PAIRS[:2])
     assert [j.failure is None for j in batch.judgements] == [True, False]
     assert batch.judgements[1].probabilities is None
@@ -160,7 +169,7 @@ class LawlessEngine(ScriptedEngine):
         return [Completion(str(self._next(prompt)), 3) for prompt in prompts]
 
 
-@pytest.mark.parametrize("said", ['{"score": 7, "explanation": ""}', "0.8", '{"score": 0.8, "explanation": "a\nb"}'])
+@pytest.mark.parametrize("said", ['7, "explanation": ""}', "0.8", '0.8, "explanation": "a\nb"}'])
 def test_every_answer_is_replayed_through_the_guide_whatever_the_engine_claims(said: str) -> None:
     asked = Judge(LawlessEngine([said, LEANS["0.8"]]), load_question("alignment"), decode="grammar")
     assert asked.judge(PAIRS[:1]).judgements[0].failure

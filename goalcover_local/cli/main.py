@@ -16,6 +16,7 @@ COMMANDS: Mapping[str, str] = {
     "doctor": "Prove that a judge is ready: weights, grammar, sockets, memory, run folder.",
     "assess": "Judge every sample against every subgoal of a goal.",
     "show": "Print a run's coverage table.",
+    "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
     "export": "Write a run's judgements, one JSON object a line.",
 }
 """Every command and its one line of help; a command's module has its name and is imported when it is called."""

@@ -21,9 +21,9 @@ class ExactHead:
 
     @contextmanager
     def on(self, model: Any) -> Iterator[None]:
-        """A context in which the model's logits are float32. Its own layer is back afterwards."""
+        """A context in which the logits of a 16-bit model are float32. Its own layer is back afterwards."""
         own = model.get_output_embeddings()
-        if own.weight.dtype == torch.float32:
+        if getattr(own, "weight", None) is None or own.weight.dtype not in (torch.bfloat16, torch.float16):
             yield
             return
         model.set_output_embeddings(self._layer)

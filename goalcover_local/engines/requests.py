@@ -2,7 +2,7 @@
 
 The verbs are told in requests of three kinds, and batches never mix them:
 
-    choose      for every node of every answer's path, the log-probabilities of the tokens that may follow it there
+    choose      walks along the answers' paths, which at every place ask for the log-probabilities of what may follow
     generate    one request a prompt, under the grammar; an answer that its budget cut off goes back to where it could
                 still end in time, and is ended token by token among those that leave time for it
 """
@@ -21,6 +21,8 @@ from .guide import Ways, build_index, least_bytes, legal
 from .tokens import PromptTokenizer, bytes_vocabulary
 
 Tokens = Sequence[int]
+Logs = Mapping[int, float]
+"""Log-probabilities of tokens at one place, by token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,23 @@ class Draw:
     seeds: tuple[int, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """Places to look from: after `row`, and after each of the `steps` that are then taken one by one.
+
+    `wanted[k]` are the tokens whose log-probability is asked for at the k-th place; there is one place more than steps.
+    """
+
+    row: Tokens
+    steps: Tokens
+    wanted: Sequence[Tokens]
+
+    @property
+    def tokens(self) -> tuple[int, ...]:
+        """All the tokens that are asked for anywhere, ascending."""
+        return tuple(sorted({token for tokens in self.wanted for token in tokens}))
+
+
 class Backend(Protocol):
     """What answers the requests. Every method keeps the order of its rows; errors are EngineErrors without text."""
 
@@ -39,8 +58,11 @@ class Backend(Protocol):
         """How many tokens went through the model to make ready for these rows, which share the trunk."""
         ...
 
-    def next_logs(self, rows: Sequence[Tokens], wanted: Sequence[Tokens]) -> tuple[list[list[float]], int]:
-        """The log-probability of each wanted token after its row, no grammar applied, and how many were computed."""
+    def follow(self, walks: Sequence[Walk]) -> tuple[list[list[Logs]], int]:
+        """For each walk what was seen at its places, no grammar applied, and how many tokens were computed.
+
+        A walk may end early, at a place where the model could not be led on; it sees its first place at least.
+        """
         ...
 
     def write(self, rows: Sequence[Tokens], grammar: Grammar, draw: Draw) -> list[list[int]]:
@@ -99,35 +121,46 @@ class RequestEngine:
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
         """Probability of each answer's canonical token path, renormalised: shape (n_prompts, n_answers)."""
         failures: list[str | None] = [None] * len(prompts)
-        rows: list[list[int]] = []
-        wanted: list[list[int]] = []
-        steps: list[tuple[int, int, int, int]] = []
+        logs = np.zeros((len(prompts), len(answers)))
+        walks: list[Walk] = []
+        asked: list[tuple[int, list[list[int]], range]] = []
         for number, prompt in enumerate(prompts):
             common, paths = self._prompts.answer_paths(prompt, answers)
             if len(common) + max(map(len, paths)) > self.context:
                 failures[number] = TOO_LONG
                 continue
-            nodes: dict[tuple[int, ...], int] = {}
-            for column, path in enumerate(path.tolist() for path in paths):
-                for length, token in enumerate(path):
-                    before = tuple(path[:length])
-                    if before not in nodes:
-                        nodes[before] = len(rows)
-                        rows.append([*common.tolist(), *before])
-                        wanted.append([])
-                    node = nodes[before]
-                    if token not in wanted[node]:
-                        wanted[node].append(token)
-                    steps.append((number, column, node, wanted[node].index(token)))
-        logs = np.zeros((len(prompts), len(answers)))
-        n_tokens = 0
-        if rows:
-            n_tokens = self.backend.prepare(self._prompts.shared_ids(prompts[0]).tolist(), rows)
-            found, n_computed = self.backend.next_logs(rows, wanted)
-            n_tokens += n_computed
-            for number, column, node, place in steps:
-                logs[number, column] += found[node][place]
-        return renormalised(logs, failures, n_tokens)
+            start = len(walks)
+            walks += _walks(common.tolist(), [path.tolist() for path in paths])
+            asked.append((number, [path.tolist() for path in paths], range(start, len(walks))))
+        if not walks:
+            return renormalised(logs, failures, 0)
+        n_tokens = self.backend.prepare(self._prompts.shared_ids(prompts[0]).tolist(), [walk.row for walk in walks])
+        found, n_computed = self._followed(walks)
+        for number, tokens_of, own in asked:
+            seen = {place: logs_there for k in own for place, logs_there in found[k].items()}
+            before = tuple(walks[own[0]].row)
+            for column, path in enumerate(tokens_of):
+                logs[number, column] = sum(seen[(*before, *path[:k])][token] for k, token in enumerate(path))
+        return renormalised(logs, failures, n_tokens + n_computed)
+
+    def _followed(self, walks: Sequence[Walk]) -> tuple[list[dict[tuple[int, ...], Logs]], int]:
+        """For each walk what was seen, by the tokens up to the place, and how many tokens were computed.
+
+        Where a walk ended early, its other places are asked for one by one.
+        """
+        seen, n_tokens = self.backend.follow(walks)
+        found = [{(*w.row, *w.steps[:k]): logs for k, logs in enumerate(s)} for w, s in zip(walks, seen, strict=True)]
+        left = [
+            (number, Walk((*walk.row, *walk.steps[:k]), (), (walk.wanted[k],)))
+            for number, walk in enumerate(walks)
+            for k in range(len(seen[number]), len(walk.wanted))
+        ]
+        if left:
+            again, n_more = self.backend.follow([walk for _, walk in left])
+            n_tokens += n_more
+            for (number, walk), logs in zip(left, again, strict=True):
+                found[number][tuple(walk.row)] = logs[0]
+        return found, n_tokens
 
     def generate(
         self,
@@ -209,3 +242,28 @@ class RequestEngine:
             tokenizer = self._prompts.tokenizer
             self._guides[grammar] = Ways(build_index(grammar, bytes_vocabulary(tokenizer)), tokenizer.eos_token_id)
         return self._guides[grammar]
+
+
+def _walks(common: Tokens, paths: Sequence[Tokens]) -> list[Walk]:
+    """Walks that pass every place from which one of the paths goes on, each place once; the first begins at the start.
+
+    From each place a walk goes on to the next one that is not a path's end, along the first path that has one; what
+    branches off is a walk of its own. The anchors "0.0" … "1.0" are two walks: to "0" and "0.", and from "1" to "1.".
+    """
+    wanted: dict[tuple[int, ...], list[int]] = {}
+    for path in paths:
+        for k, token in enumerate(path):
+            tokens = wanted.setdefault(tuple(path[:k]), [])
+            if token not in tokens:
+                tokens.append(token)
+    walks: list[Walk] = []
+    waiting: list[tuple[int, ...]] = [()]
+    while waiting:
+        place = start = waiting.pop(0)
+        passed = [place]
+        while onward := [(*place, token) for token in wanted[place] if (*place, token) in wanted]:
+            place = onward[0]
+            passed.append(place)
+            waiting += onward[1:]
+        walks.append(Walk((*common, *start), place[len(start) :], [wanted[there] for there in passed]))
+    return walks

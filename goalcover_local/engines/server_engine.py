@@ -15,12 +15,14 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+
+import numpy as np
 
 from ..errors import EngineError
 from . import vllm_engine
 from .base import Grammar
-from .requests import Draw, RequestEngine, Tokens
+from .prefix_tree import common_prefix
+from .requests import Draw, Logs, RequestEngine, Tokens, Walk
 from .tokens import PromptTokenizer
 
 PROMPTS_PER_CALL = 128
@@ -52,25 +54,33 @@ class ServerBackend:
         """0: the server's cache is shared with others, and theirs to fill."""
         return 0
 
-    def next_logs(self, rows: Sequence[Tokens], wanted: Sequence[Tokens]) -> tuple[list[list[float]], int]:
-        """The log-probability of each wanted token after its row, no grammar applied, and how many were computed."""
-        kinds = [tuple(tokens) for tokens in wanted]
-        n_cached = self._n_cached
-        choices = self._ask(
-            rows,
-            [{"max_tokens": 1, "temperature": 0.0, "logprobs": len(kind), "logprob_token_ids": kind} for kind in kinds],
-        )
-        found = []
-        for choice, kind in zip(choices, kinds, strict=True):
+    def follow(self, walks: Sequence[Walk]) -> tuple[list[list[Logs]], int]:
+        """For each walk what was seen at its places, no grammar applied, and how many tokens were computed."""
+        n_before = self._n_prompt - self._n_cached
+        settings = []
+        for walk in walks:
+            setting: dict[str, Any] = {
+                "max_tokens": len(walk.steps) + 1,
+                "temperature": 0.0,
+                "ignore_eos": True,
+                "logprobs": len(walk.tokens),
+                "logprob_token_ids": walk.tokens,
+            }
+            settings.append(setting | ({"allowed_token_ids": sorted(set(walk.steps))} if walk.steps else {}))
+        seen: list[list[Logs]] = []
+        for walk, choice in zip(walks, self._ask([walk.row for walk in walks], settings), strict=True):
+            n_led = common_prefix(np.array(walk.steps), np.array(choice["token_ids"]))
             try:
-                named = choice["logprobs"]["top_logprobs"][0]
-                found.append([float(named[f"token_id:{token}"]) for token in kind])
+                places = choice["logprobs"]["top_logprobs"][: n_led + 1]
+                seen.append([{t: float(place[f"token_id:{t}"]) for t in walk.tokens} for place in places])
+                if not places:
+                    raise IndexError("no place was looked at")
             except (KeyError, TypeError, IndexError, ValueError) as error:
                 raise EngineError(
                     "The server does not give the log-probabilities of the tokens it is asked for.",
                     "Use vLLM 0.31 or newer, and let --max-logprobs at its default.",
                 ) from error
-        return found, sum(map(len, rows)) - (self._n_cached - n_cached)
+        return seen, self._n_prompt - self._n_cached - n_before
 
     def write(self, rows: Sequence[Tokens], grammar: Grammar, draw: Draw) -> list[list[int]]:
         """The tokens written after each row under the grammar, its end token left out."""
@@ -86,7 +96,10 @@ class ServerBackend:
             {"max_tokens": 1, "allowed_token_ids": tuple(tokens), **_drawing(draw, seed)}
             for tokens, seed in zip(permitted, draw.seeds, strict=True)
         ]
-        return [int(choice["token_ids"][0]) for choice in self._ask(rows, settings)]
+        picked = [choice["token_ids"][:1] for choice in self._ask(rows, settings)]
+        if not all(token and token[0] in tokens for token, tokens in zip(picked, permitted, strict=True)):
+            raise EngineError("The server gave a token that it was not permitted to.", _MEND)
+        return [int(token[0]) for token in picked]
 
     def close(self) -> None:
         """Nothing; closes the connections. The server goes on."""
@@ -108,10 +121,16 @@ class ServerBackend:
                 threads.submit(self._call, [list(rows[n]) for n in numbers], settings[numbers[0]]) for numbers in calls
             ]
             for numbers, future in zip(calls, asked, strict=True):
-                answers.update(zip(numbers, future.result(), strict=True))
+                choices, usage = future.result()
+                answers.update(zip(numbers, choices, strict=True))
+                self._n_prompt += sum(len(rows[number]) for number in numbers)
+                self._n_cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         return [answers[number] for number in range(len(rows))]
 
-    def _call(self, prompts: list[list[int]], setting: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    def _call(
+        self, prompts: list[list[int]], setting: Mapping[str, Any]
+    ) -> tuple[list[Mapping[str, Any]], Mapping[str, Any]]:
+        """A choice for each prompt, in order, and what the server says it took."""
         body = {
             "model": self._model,
             "prompt": prompts,
@@ -121,19 +140,20 @@ class ServerBackend:
             **setting,
         }
         answer = _json(self._client, "POST", "/v1/completions", body)
-        choices = sorted(answer.get("choices", ()), key=lambda choice: choice.get("index", 0))
+        told = answer.get("choices")
+        told = told if isinstance(told, list) else []
+        choices: list[Mapping[str, Any]] = [choice for choice in told if isinstance(choice, dict)]
+        choices.sort(key=lambda choice: choice.get("index", 0))
         if len(choices) != len(prompts):
             raise EngineError("The server answered another number of prompts than it was asked.", _MEND)
         for prompt, choice in zip(prompts, choices, strict=True):
-            if choice.get("prompt_token_ids") != prompt or choice.get("token_ids") is None:
+            if choice.get("prompt_token_ids") != prompt or not isinstance(choice.get("token_ids"), list):
                 raise EngineError(
                     "The server changed a prompt on its way to the model, or does not tell what it read.",
                     "Use `vllm serve` 0.31 or newer, with nothing between it and GoalCover.",
                 )
-        usage = answer.get("usage") or {}
-        self._n_prompt += usage.get("prompt_tokens", 0)
-        self._n_cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
-        return choices
+        usage = answer.get("usage")
+        return choices, usage if isinstance(usage, dict) else {}
 
 
 def load(
@@ -145,33 +165,41 @@ def load(
     template_options: Mapping[str, Any] | None = None,
     markers: Sequence[str] = (),
     system_role: bool = True,
+    opening: str = "",
 ) -> RequestEngine:
     """An engine over the server at `url`, with the tokenizer in `directory`.
 
     Raises EngineError if the address is not this machine's own, nothing answers there, or it is no vLLM server.
     """
-    check_loopback(url)
+    address = loopback(url)
     import httpx
     from transformers import AutoTokenizer
 
-    client = httpx.Client(base_url=url, trust_env=False, timeout=httpx.Timeout(3600.0, connect=10.0))
-    served = _json(client, "GET", "/v1/models").get("data") or [{}]
-    told = _json(client, "GET", "/version").get("version", "unknown")
-    model = served[0].get("id")
-    if not model:
-        raise EngineError(f"The server at {url} serves no model.", _MEND)
+    client = httpx.Client(base_url=address, trust_env=False, timeout=httpx.Timeout(3600.0, connect=10.0))
+    try:
+        served = _json(client, "GET", "/v1/models").get("data")
+        told = _json(client, "GET", "/version").get("version", "unknown")
+        first = served[0] if isinstance(served, list) and served and isinstance(served[0], dict) else {}
+        if not first.get("id"):
+            raise EngineError(f"The server at {address} serves no model.", _MEND)
+    except BaseException:
+        client.close()
+        raise
+    model, room = str(first["id"]), first.get("max_model_len")
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
     described = {
         "engine": "server",
         "vllm": str(told),
-        "served": str(model),
+        "served": model,
         "weights": "unverified",
         "precision": "unknown",
         "device": "server",
     }
     backend = ServerBackend(client, model=model, end=tokenizer.eos_token_id, described=described)
-    prompts = PromptTokenizer(tokenizer, template_options=template_options, markers=markers, system_role=system_role)
-    room = min(context, int(served[0].get("max_model_len") or context))
+    prompts = PromptTokenizer(
+        tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
+    )
+    room = min(context, room) if isinstance(room, int) else context
     return RequestEngine(backend, prompts, context=room, identity=identity)
 
 
@@ -194,7 +222,6 @@ def command(
         program = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(directory)]
         options = {"block_size": vllm_engine.BLOCK["cpu"], "enforce_eager": True, **options}
         variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")
-        variables["VLLM_CPU_OMP_THREADS_BIND"] = os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind")
     settings = {
         "host": "127.0.0.1",
         "port": port,
@@ -215,19 +242,23 @@ def command(
     return arguments, variables
 
 
-def check_loopback(url: str) -> None:
-    """Nothing; raises EngineError unless the address is http on this machine's loopback."""
-    parts = urlsplit(url)
-    host = parts.hostname or ""
+def loopback(url: str) -> str:
+    """The address as http://HOST:PORT and nothing else. Raises EngineError unless it is this machine's loopback."""
+    import httpx
+
     try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if parts.scheme != "http" or not loopback:
+        parts = httpx.URL(url)
+        host = parts.host
+        inside = host == "localhost" or ipaddress.ip_address(host).is_loopback
+        bare = parts.raw_path in (b"", b"/") and not parts.userinfo and not parts.fragment
+    except (httpx.InvalidURL, ValueError):
+        inside = bare = False
+    if not inside or not bare or parts.scheme != "http":
         raise EngineError(
-            f"{url} is not an address of this machine's loopback, so nothing was sent.",
+            "That is not an address of this machine's loopback, so nothing was sent.",
             "Name the server as http://127.0.0.1:PORT; samples never leave this machine.",
         )
+    return f"http://{f'[{host}]' if ':' in host else host}:{parts.port or 80}"
 
 
 def _drawing(draw: Draw, seed: int) -> dict[str, Any]:

@@ -27,6 +27,8 @@ class PromptTokenizer:
     `template_options` go to the chat template (such as `enable_thinking=False`). `markers` are literal strings by
     which the template delimits turns without being special tokens; like special tokens they are broken up wherever a
     message contains them. Without `system_role`, a system message is put in front of the first user message.
+    `opening` stands between the template and a given beginning of the answer; where nothing is given and it is mere
+    space, the model writes it itself.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class PromptTokenizer:
         template_options: Mapping[str, Any] | None = None,
         markers: Sequence[str] = (),
         system_role: bool = True,
+        opening: str = "",
     ) -> None:
         if not tokenizer.chat_template:
             raise EngineError(
@@ -45,6 +48,7 @@ class PromptTokenizer:
         self.tokenizer = tokenizer
         self._options = dict(template_options or {})
         self._system_role = system_role
+        self._opening = opening
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         # A mark of one character, or with a space behind the first, could not be broken by a space there.
         self._forged = _any_of({mark for mark in special | set(markers) if len(mark) > 1 and mark[1] != " "})
@@ -97,7 +101,9 @@ class PromptTokenizer:
         text: str = self.tokenizer.apply_chat_template(
             turns, tokenize=False, add_generation_prompt=answer_turn, strftime_now=_no_clock, **self._options
         )
-        return text + self.harmless(prompt.prefill)
+        if not answer_turn:
+            return text
+        return text + (self._opening if prompt.prefill or self._opening.strip() else "") + self.harmless(prompt.prefill)
 
     def harmless(self, text: str) -> str:
         """The text with every special token and turn marker in it broken by a space after its first character.

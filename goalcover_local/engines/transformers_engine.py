@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ from .tokens import PromptTokenizer, bytes_vocabulary
 
 NODES_PER_PASS = {"cpu": 2048, "cuda": 16384}
 ROWS_PER_DECODE = {"cpu": 16, "cuda": 128}
+_QUANTISED_BY = {"awq": "gptqmodel", "gptq": "gptqmodel", "compressed-tensors": "compressed_tensors"}
+"""The package by which transformers runs weights that were quantised by each method."""
 
 
 class TransformersEngine:
@@ -56,12 +60,13 @@ class TransformersEngine:
         template_options: Mapping[str, Any] | None = None,
         markers: Sequence[str] = (),
         system_role: bool = True,
+        opening: str = "",
         options: Mapping[str, Any] | None = None,
     ) -> TransformersEngine:
         """An engine for the safetensors checkpoint in `directory`; nothing is fetched and no code of it is run.
 
-        It knows no `options` of a card yet. Raises EngineError if it cannot be loaded, does not fit into memory, or
-        the device is not there.
+        Of a card's `options` it knows `quantization = "fp8"`, on a GPU. Raises EngineError if the model cannot be
+        loaded or run, does not fit into memory, or the device is not there.
         """
         from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -75,19 +80,24 @@ class TransformersEngine:
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(
-                directory, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+                directory,
+                dtype=dtype,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
+                **_quantised(directory, device, dict(options or {})),
             ).to(device)
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"The model does not fit into the memory of {device}.", "Use a smaller judge, or another device."
             ) from error
-        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
             raise EngineError(
                 f"transformers cannot load the model in {directory}: {error}",
                 "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
             ) from error
         prompts = PromptTokenizer(
-            tokenizer, template_options=template_options, markers=markers, system_role=system_role
+            tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
         )
         return cls(model, prompts, context=context, identity=identity)
 
@@ -330,6 +340,33 @@ class _Writer:
         self._remaining -= 1
         self.tokens.append(token)
         return token
+
+
+def _quantised(directory: Path, device: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What `from_pretrained` is told of quantisation. Raises EngineError for one that transformers cannot run here."""
+    wanted = options.pop("quantization", None)
+    if options:
+        raise EngineError(
+            f"The card has an unknown option {min(options)!r} for transformers.", "Known is `quantization`."
+        )
+    stored = json.loads((directory / "config.json").read_text("utf-8")).get("quantization_config") or {}
+    method = str(stored.get("quant_method", "")).lower()
+    package = _QUANTISED_BY.get(method)
+    if method and package and find_spec(package) is None:
+        raise EngineError(
+            f"These weights are quantised by {method.upper()}, which transformers runs only with {package}.",
+            "Use --engine vllm, or the model's weights as they were before.",
+        )
+    if wanted is None:
+        return {}
+    if wanted != "fp8" or not device.startswith("cuda") or method:
+        raise EngineError(
+            f"The card asks for quantization {wanted!r}, which transformers cannot do on {device}.",
+            'Use --engine vllm; transformers knows "fp8", on a GPU, of weights that are not quantised yet.',
+        )
+    from transformers import FineGrainedFP8Config
+
+    return {"quantization_config": FineGrainedFP8Config()}
 
 
 def found_device() -> str:

@@ -8,8 +8,8 @@ request of its own, and the prefix cache is dropped before a batch that would fi
 from __future__ import annotations
 
 import contextlib
+import io
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,11 +22,13 @@ from ..errors import EngineError
 from ..terms import canonical_json
 from .base import Grammar
 from .prefix_tree import common_prefix
-from .requests import Draw, RequestEngine, Tokens
+from .requests import Draw, Logs, RequestEngine, Tokens, Walk
 from .tokens import PromptTokenizer
 
 BLOCK = {"cpu": 32, "cuda": 16}
 """Tokens in one block of the prefix cache: the smallest at which the attention of each is fast."""
+
+TOKENS_PER_STEP_ON_CPU = 2048
 
 KV_ON_CPU = 4 << 30
 """The most bytes of main memory that keys and values take on a CPU; less where less is free."""
@@ -52,7 +54,7 @@ class VllmBackend:
     """Requests answered by a vLLM that lives in this process."""
 
     def __init__(self, llm: Any, *, block: int, described: Mapping[str, str]) -> None:
-        self._llm = llm
+        self.llm = llm
         self._block = block
         self._described = dict(described)
         self._trunks: set[tuple[int, ...]] = set()
@@ -74,7 +76,7 @@ class VllmBackend:
         whole = tuple(trunk[: len(trunk) // self._block * self._block])
         firsts = {self._first_block_beyond(whole, row) for row in rows} - {()}
         if firsts & self._seen:
-            self._llm.reset_prefix_cache()
+            self.llm.reset_prefix_cache()
             self._seen.clear()
             self._trunks.clear()
         self._seen |= firsts
@@ -83,15 +85,33 @@ class VllmBackend:
         self._trunks.add(whole)
         return self._ask([list(whole)], [self._parameters(max_tokens=1, temperature=0.0)])[1]
 
-    def next_logs(self, rows: Sequence[Tokens], wanted: Sequence[Tokens]) -> tuple[list[list[float]], int]:
-        """The log-probability of each wanted token after its row, no grammar applied, and how many were computed."""
-        kinds = {
-            tokens: self._parameters(max_tokens=1, temperature=0.0, logprob_token_ids=list(tokens), detokenize=False)
-            for tokens in {tuple(tokens) for tokens in wanted}
-        }
-        outputs, n_computed = self._ask(rows, [kinds[tuple(tokens)] for tokens in wanted])
-        steps = [output.outputs[0].logprobs[0] for output in outputs]
-        return [[step[t].logprob for t in tokens] for step, tokens in zip(steps, wanted, strict=True)], n_computed
+    def follow(self, walks: Sequence[Walk]) -> tuple[list[list[Logs]], int]:
+        """For each walk what was seen at its places, no grammar applied, and how many tokens were computed.
+
+        A walk is led by permitting only the tokens of its steps; vLLM tells probabilities as they were before that.
+        """
+        kinds: dict[tuple[Any, ...], Any] = {}
+        for walk in walks:
+            kind = (tuple(walk.steps), walk.tokens)
+            if kind not in kinds:
+                kinds[kind] = self._parameters(
+                    max_tokens=len(walk.steps) + 1,
+                    temperature=0.0,
+                    ignore_eos=True,
+                    logprob_token_ids=list(walk.tokens),
+                    allowed_token_ids=sorted(set(walk.steps)) or None,
+                    detokenize=False,
+                )
+        parameters = [kinds[tuple(walk.steps), walk.tokens] for walk in walks]
+        outputs, n_computed = self._ask([walk.row for walk in walks], parameters)
+        seen: list[list[Logs]] = []
+        for walk, output in zip(walks, outputs, strict=True):
+            answer = output.outputs[0]
+            n_led = common_prefix(np.array(walk.steps), np.array(answer.token_ids))
+            places = answer.logprobs[: n_led + 1]
+            seen.append([{token: place[token].logprob for token in walk.tokens} for place in places])
+            n_computed += len(answer.token_ids) - 1
+        return seen, n_computed
 
     def write(self, rows: Sequence[Tokens], grammar: Grammar, draw: Draw) -> list[list[int]]:
         """The tokens written after each row under the grammar, its end token left out."""
@@ -107,8 +127,8 @@ class VllmBackend:
             )
             for seed in draw.seeds
         ]
-        end = self._llm.get_tokenizer().eos_token_id
-        outputs, _ = self._ask(rows, parameters)
+        end = self.llm.get_tokenizer().eos_token_id
+        outputs = self._drawn(rows, parameters, draw)
         return [[token for token in output.outputs[0].token_ids if token != end] for output in outputs]
 
     def pick(self, rows: Sequence[Tokens], permitted: Sequence[Tokens], draw: Draw) -> list[int]:
@@ -123,20 +143,32 @@ class VllmBackend:
             )
             for tokens, seed in zip(permitted, draw.seeds, strict=True)
         ]
-        outputs, _ = self._ask(rows, parameters)
-        return [output.outputs[0].token_ids[0] for output in outputs]
+        return [output.outputs[0].token_ids[0] for output in self._drawn(rows, parameters, draw)]
 
     def close(self) -> None:
         """Nothing; ends vLLM, its worker processes if there are any, and its process group."""
-        if self._llm is None:
+        if self.llm is None:
             return
         from vllm.distributed import cleanup_dist_env_and_memory
 
         with contextlib.suppress(Exception), _quiet():
-            self._llm.llm_engine.engine_core.shutdown()
-        self._llm = None
+            self.llm.llm_engine.engine_core.shutdown()
+        self.llm = None
         with contextlib.suppress(Exception), _quiet():
             cleanup_dist_env_and_memory()
+
+    def _drawn(self, rows: Sequence[Tokens], parameters: Sequence[Any], draw: Draw) -> list[Any]:
+        """The outputs in the order of the rows.
+
+        On a CPU vLLM fails on a seeded request whose prompt takes more than one step. So the prompts go into the
+        prefix cache first, and then few enough rows at once that what is left of each fits into one step.
+        """
+        if draw.temperature == 0 or self._described["device"] != "cpu":
+            return self._ask(rows, parameters)[0]
+        self._ask(rows, [self._parameters(max_tokens=1, temperature=0.0)] * len(rows))
+        size = TOKENS_PER_STEP_ON_CPU // (2 * self._block)
+        starts = range(0, len(rows), size)
+        return [o for k in starts for o in self._ask(rows[k : k + size], parameters[k : k + size])[0]]
 
     def _parameters(self, **settings: Any) -> Any:
         from vllm import SamplingParams
@@ -149,7 +181,7 @@ class VllmBackend:
 
         prompts = [TokensPrompt(prompt_token_ids=list(row)) for row in rows]
         with _errors_without_text():
-            outputs = self._llm.generate(prompts, list(parameters), use_tqdm=False)
+            outputs = self.llm.generate(prompts, list(parameters), use_tqdm=False)
         for row, output in zip(rows, outputs, strict=True):
             if list(output.prompt_token_ids) != list(row):
                 raise EngineError(
@@ -178,6 +210,7 @@ def load(
     template_options: Mapping[str, Any] | None = None,
     markers: Sequence[str] = (),
     system_role: bool = True,
+    opening: str = "",
     options: Mapping[str, Any] | None = None,
 ) -> RequestEngine:
     """An engine for the safetensors checkpoint in `directory`; nothing is fetched and no code of it is run.
@@ -207,6 +240,7 @@ def load(
         if threads:
             torch.set_num_threads(threads)
         set_num_threads = torch.set_num_threads
+        how = f" with quantization {options['quantization']!r}" if "quantization" in options else ""
         block = int(options.setdefault("block_size", BLOCK.get(kind, 16)))
         try:
             tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
@@ -232,10 +266,9 @@ def load(
                 f"The model does not fit into the memory of {device}.", "Use a smaller judge, or another device."
             ) from error
         except Exception as error:
-            said = next(iter(str(error).splitlines()), "")[:300]
             raise EngineError(
-                f"vLLM cannot load the model in {directory}: {type(error).__name__}: {said}",
-                "Run `goalcover doctor --engine vllm`; `--engine transformers` may load it.",
+                f"vLLM cannot load the model in {directory}{how}: {_reason(error)}",
+                "Mend the card's [engine_options.vllm] if they are named; else `--engine transformers` may load it.",
             ) from error
         finally:
             torch.set_num_threads = set_num_threads
@@ -248,7 +281,9 @@ def load(
         "device": kind,
         "options": canonical_json({**options, "batch_invariant": batch_invariant}),
     }
-    prompts = PromptTokenizer(tokenizer, template_options=template_options, markers=markers, system_role=system_role)
+    prompts = PromptTokenizer(
+        tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
+    )
     backend = VllmBackend(llm, block=block, described=described)
     return RequestEngine(backend, prompts, context=context, identity=identity)
 
@@ -269,7 +304,8 @@ def environment(*, batch_invariant: bool) -> dict[str, str]:
         "VLLM_BATCH_INVARIANT": "1" if batch_invariant else "0",
         "VLLM_REGEX_COMPILATION_TIMEOUT_S": "600",
         "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "CRITICAL"),
-        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL", "ERROR"),
+        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
+        "PYTHONWARNINGS": "ignore::FutureWarning",
         "GLOO_SOCKET_IFNAME": "lo",
         "NCCL_SOCKET_IFNAME": "lo",
     }
@@ -298,10 +334,17 @@ def _sizes(kind: str, directory: Path) -> dict[str, Any]:
         raise EngineError("The model does not fit into the memory that is free.", "Close other programs.")
     return {
         "kv_cache_memory_bytes": min(KV_ON_CPU, free // 3),
-        "max_num_batched_tokens": 2048,
+        "max_num_batched_tokens": TOKENS_PER_STEP_ON_CPU,
         "max_num_seqs": 256,
         "enforce_eager": True,
     }
+
+
+def _reason(error: Exception) -> str:
+    """What a library says is wrong, in a line: of a pydantic error its first fault, else the last line of the text."""
+    faults = error.errors() if hasattr(error, "errors") else ()
+    lines = [str(faults[0].get("msg", ""))] if faults else [line for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:300] if lines else 'no reason given'}"
 
 
 def _version(package: str) -> str:
@@ -313,7 +356,7 @@ def _version(package: str) -> str:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """A context in which libraries may neither warn nor write to stdout, which is for results."""
-    with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 

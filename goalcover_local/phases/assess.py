@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from ..judges import SAMPLES_PER_BATCH, Batch, Judge
+from ..judges import Batch, Judge
 from ..terms import Sample, Subgoal
 
 LOW = 0.4
@@ -16,14 +16,14 @@ EXPLAINED_PER_SUBGOAL = 200
 """How many low rows of a subgoal are explained unless all are asked for."""
 
 
-def blocks(missing: np.ndarray) -> Iterator[slice]:
-    """The batches still to be judged, in plan order, as slices of the plan's samples.
+def blocks(missing: np.ndarray, size: int) -> Iterator[slice]:
+    """The batches still to be judged, in plan order, as slices of at most `size` of the plan's samples.
 
     `missing` is boolean, (n_samples, n_subgoals). The borders depend on the plan alone, so a run that was interrupted
     asks the very batches that an unbroken one would.
     """
-    for start in range(0, len(missing), SAMPLES_PER_BATCH):
-        rows = slice(start, min(start + SAMPLES_PER_BATCH, len(missing)))
+    for start in range(0, len(missing), size):
+        rows = slice(start, min(start + size, len(missing)))
         if missing[rows].any():
             yield rows
 
@@ -39,7 +39,7 @@ def assess(
 
     `read` gives the samples of a slice of the plan; `asking` hears how many pairs are about to be asked.
     """
-    for rows in blocks(missing):
+    for rows in blocks(missing, judge.samples_per_batch):
         wanted = missing[rows]
         asking(int(wanted.sum()))
         yield judge.judge(
@@ -60,7 +60,7 @@ def explain(
     `missing` is boolean, (n_scores,); `read` gives a slice of the plan. A batch is asked whole if any of it is missing,
     since what a model writes may hang on its company.
     """
-    for rows in blocks(missing[:, None]):
+    for rows in blocks(missing[:, None], judge.samples_per_batch):
         yield judge.explain(read(rows))
 
 
