@@ -31,7 +31,14 @@ id = "bread"
 name = "Baking bread"
 description = "Explains how dough for bread is made, proved and baked."
 """
-ANSWERS = ('So it is."}', '{"score": 0.8, "explanation": "So it is."}', '{"explanation": "So it is.", "score": 0.8}')
+ANSWERS = (
+    'So it is."}',
+    '0.8, "explanation": "So it is."}',
+    'So it is.", "score": 0.8}',
+    '{"score": 0.8, "explanation": "So it is."}',
+    '{"explanation": "So it is.", "score": 0.8}',
+)
+"""A legal answer for each way in which one may have been begun."""
 
 
 class WordsEngine(ScriptedEngine):

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import pytest
 import tiny
 from command import Goalcover, WordsEngine
-from serving import served
 
 from goalcover_local import offline
 from goalcover_local.cards import DEFAULT_CARD, load_card
@@ -40,14 +39,6 @@ def engine(weights: Weights) -> Iterator[TransformersEngine]:
     loaded = TransformersEngine.load(weights.directory, context=600, precision="float32", threads=1)
     yield loaded
     loaded.close()
-
-
-@pytest.fixture(scope="session")
-def server(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a `vllm serve` of the embedded judge in float32, with a context of 600 tokens."""
-    log = tmp_path_factory.mktemp("served") / "log"
-    with served(weights.directory, log, context=600, precision="float32") as url:
-        yield url
 
 
 @pytest.fixture(scope="session")

@@ -97,12 +97,13 @@ def test_a_source_in_parts_keeps_their_order_and_size() -> None:
 
 def test_cards_hold_the_traps_of_their_models() -> None:
     prometheus = load_card("prometheus-7b-v2.0")
-    assert (prometheus.context, prometheus.order) == (4096, "reason-first")
+    assert (prometheus.context, prometheus.question, prometheus.value) == (4096, "prometheus", "expectation")
+    assert prometheus.chat.single_turn and prometheus.chat.opening == " "
     assert not prometheus.chat.system_role and "[INST]" in prometheus.chat.markers
     assert "GPT-4" in prometheus.provenance
     assert not load_card("gemma-2-9b-it").chat.system_role
     assert load_card("qwen3-8b").chat.template_options == {"enable_thinking": False}
-    assert "harmony" in load_card("gpt-oss-20b").note
+    assert load_card("gpt-oss-20b").chat.opening.endswith("final<|message|>")
 
 
 @pytest.mark.parametrize(

@@ -338,6 +338,20 @@ def test_whole_answers_are_decoded_and_stored(
     assert "reference pairs" not in said.err or "--order" in how, "decoding after the score needs no scale of its own"
 
 
+@pytest.mark.parametrize("value", ["score", "expectation"])
+def test_reference_pairs_are_asked_only_for_the_corrected_value(
+    goalcover: Goalcover, words: WordsEngine, goal: Path, data: Path, value: str
+) -> None:
+    said = goalcover("assess", goal, data, "--run", "run", "--limit", 3, "--explain", "none", "--value", value)
+    assert "scale" not in said.err
+    shown = checked_show(goalcover("show", "run", "--json").out)
+    assert (shown["n_stored"], shown["value"]) == (6, value)
+    assert "no corrected values" in goalcover("show", "run", "--value", "corrected", code=1).err
+    goalcover("assess", goal, data, "--run", "run", "--limit", 3, "--explain", "none")
+    again = checked_show(goalcover("show", "run", "--json").out)
+    assert again["value"] == "corrected" and again["n_stored"] > 6
+
+
 @pytest.mark.parametrize(("wanted", "column"), [("none", []), ("low", ["ropes"]), ("all", ["bread", "ropes"])])
 def test_what_is_explained(
     goalcover: Goalcover, words: WordsEngine, goal: Path, tmp_path: Path, wanted: str, column: list[str]

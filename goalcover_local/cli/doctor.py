@@ -241,16 +241,19 @@ def _compiler() -> str:
 
 
 def _kernels() -> str:
-    """Whether FlashInfer, if it is there, has its kernels with it; without them it would fetch them when first used."""
+    """Whether FlashInfer, if vLLM would use it, has its kernels with it: else it fetches them on first use."""
+    import shutil
     from importlib.util import find_spec
 
     from ..errors import EngineError
 
     if find_spec("flashinfer") is None:
         return "FlashInfer is not installed; vLLM brings its own attention kernels"
-    if find_spec("flashinfer_cubin") is None:
-        raise EngineError(
-            "FlashInfer is installed without its kernels and would try to download them.",
-            "Install flashinfer-cubin of the same version, or remove flashinfer-python.",
-        )
-    return "FlashInfer has its kernels with it"
+    if find_spec("flashinfer_cubin") is not None:
+        return "FlashInfer has its kernels with it"
+    if shutil.which("nvcc") is None or shutil.which("ninja") is None:
+        return "FlashInfer is here without its kernels and without nvcc to build them, so vLLM leaves it out"
+    raise EngineError(
+        "FlashInfer is installed without its kernels and would build or download them when they are first used.",
+        "Install flashinfer-cubin of the same version, or remove flashinfer-python.",
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
-from serving import needs_vllm
+from serving import needs_vllm, served
 
 from goalcover_local.engines import opening
 from goalcover_local.engines.base import Engine, Grammar, Message, Prompt
@@ -19,6 +19,7 @@ from goalcover_local.engines.pool import Pool
 from goalcover_local.engines.scripted import ScriptedEngine
 from goalcover_local.errors import EngineError
 from goalcover_local.terms import ANCHOR_TEXTS
+from goalcover_local.weights import Weights
 
 CONTEXT = 600
 SHORT = tiny.prompts()[:3]
@@ -46,6 +47,14 @@ class Subject:
             except EngineError:
                 continue
         raise AssertionError("no answer fits into 60 tokens")
+
+
+@pytest.fixture(scope="module")
+def server(weights: Weights, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a `vllm serve` of the embedded judge in float32, with a context of 600 tokens."""
+    log = tmp_path_factory.mktemp("served") / "log"
+    with served(weights.directory, log, context=600, precision="float32") as url:
+        yield url
 
 
 @pytest.fixture(scope="module", params=["scripted", "tiny", "transformers", "pool", "vllm", "server"])
