@@ -78,7 +78,7 @@ class Judge:
             "question_digest": self.question.digest,
             "order": self.order,
             "decode": self.decode,
-            **({"explanation_tokens": self.explanation_tokens} if self._decodes else {}),
+            "explanation_tokens": self.explanation_tokens,
             "context": self.engine.context,
             "samples_per_batch": self.samples_per_batch,
             "goalcover": __version__,
@@ -204,7 +204,10 @@ class Judge:
             return [], left_out
         bare = Sample("", "", "")
         subgoals = {subgoal.digest: subgoal for _, subgoal in pairs}.values()
-        prompts = [self.question.prompt(_texts(bare, subgoal), asking="score") for subgoal in subgoals]
+        # A whole answer's prompt shows whole examples, so it is the longest that this judge asks.
+        prompts = [
+            self.question.prompt(_texts(bare, subgoal), asking=a) for subgoal in subgoals for a in ("score", None)
+        ]
         room = self.engine.context - self.explanation_tokens - _SLACK - max(self.engine.count_tokens(prompts))
         if room < _SLACK:
             raise EngineError(

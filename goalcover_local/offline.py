@@ -32,8 +32,9 @@ SWITCHES = {
     "WANDB_MODE": "disabled",
     "TOKENIZERS_PARALLELISM": "false",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
 }
-"""Environment variables by which the libraries we use are told to stay offline (and quiet)."""
+"""Environment variables that keep the libraries we use offline, quiet, and off the GPUs until one is chosen."""
 
 SHUT_IN_WORKERS = "GOALCOVER_SHUT"
 """The environment variable by which vLLM's worker processes learn that they are to shut the network too."""

@@ -36,6 +36,9 @@ ORDERS: tuple[Order, ...] = ("score-first", "reason-first")
 _INLINE_ANSWER = "\nAnswer: "
 """What leads from a question to its answer where examples stand inline."""
 
+_LOOSE = r"[\s\u200b-\u200f\u2060\ufeff*_]"
+"""What a reader overlooks in a heading: space, characters without width, emphasis."""
+
 _PARTS = ("shared", "per sample", "per subgoal")
 
 
@@ -139,24 +142,27 @@ class Question:
         tags = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", self.per_sample + self.per_subgoal)))
         headings = sorted(set(re.findall(r"^#+ *(\S[^\n:]*):", text, flags=re.MULTILINE)))
         runs = [(r"<\s*+", rf"(?:/\s*)?(?:{'|'.join(tags)})\b")] if tags else []
-        runs += [(r"#[#\s]*+", "|".join(map(_loosely, headings)))] if headings else []
-        runs += [(rf"{re.escape(mark[0])}\s*+", _loosely(mark[1:])) for mark in self.form.marks]
+        runs += [(rf"[#＃](?:[#＃]|{_LOOSE})*+", "|".join(map(_loosely, headings)))] if headings else []
+        runs += [(rf"{re.escape(mark[0])}{_LOOSE}*+", _loosely(mark[1:])) for mark in self.form.marks]
         patterns = [f"{run}(?:(?=({rest})))?" for run, rest in runs]
         return re.compile("|".join(patterns), re.IGNORECASE) if patterns else None
 
     def unfenced(self, text: str) -> str:
-        """The text with every copy of this question's own fences broken by a space, so that no text can close them."""
-        return self._fences.sub(_parted, text) if self._fences else text
+        """The text with every copy of this question's own fences broken, so that no text can close them."""
+        return self._fences.sub(_broken, text) if self._fences else text
 
 
-def _parted(found: re.Match[str]) -> str:
-    """A fence's first sign and a space; what is no fence stays as it is."""
-    return f"{found[0][0]} " if found.lastindex else found[0]
+def _broken(found: re.Match[str]) -> str:
+    """Nothing of a heading's signs, another fence's first sign and a space; what is no fence stays as it is."""
+    if not found.lastindex:
+        return found[0]
+    return "" if found[0][0] in "#＃" else f"{found[0][0]} "
 
 
 def _loosely(text: str) -> str:
-    """An expression for a text with any amount of space between its words."""
-    return r"\s+".join(re.escape(word) for word in text.split())
+    """An expression for a text with anything between and around its words that a reader would overlook."""
+    words = re.findall(r"\w+|[^\w\s]", text)
+    return f"{_LOOSE}*+".join(re.escape(word) for word in words)
 
 
 def load_question(
@@ -167,8 +173,8 @@ def load_question(
     Raises QuestionError if there is no such question, a part is missing or wrong, or it knows no such order.
     """
     home = (folder or shipped("grammars")) / name
-    if not home.is_dir():
-        known = ", ".join(sorted(path.name for path in home.parent.iterdir() if path.is_dir()))
+    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or not home.is_dir():
+        known = ", ".join(sorted(path.name for path in (folder or shipped("grammars")).iterdir() if path.is_dir()))
         raise QuestionError(f"There is no question named {name!r}.", f"There are {known}.")
     try:
         prompt = (home / "prompt.md").read_text(encoding="utf-8")

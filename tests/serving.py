@@ -34,7 +34,9 @@ def served(directory: Path, log: Path, *, context: int, precision: str) -> Itera
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    arguments, variables = server_engine.command(directory, port=port, context=context, precision=precision)
+    arguments, variables = server_engine.command(
+        directory, name="served", port=port, context=context, precision=precision
+    )
     environment = {**os.environ, **variables, "VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
     environment.pop("VLLM_ENABLE_V1_MULTIPROCESSING", None)
     with log.open("wb") as said:

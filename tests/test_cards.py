@@ -106,6 +106,15 @@ def test_cards_hold_the_traps_of_their_models() -> None:
     assert load_card("gpt-oss-20b").chat.opening.endswith("final<|message|>")
 
 
+def test_every_cards_options_are_known_to_its_engines() -> None:
+    from goalcover_local.engines.vllm_engine import check_options
+
+    for card in cards.list_cards():
+        assert set(card.engine_options) <= {"vllm", "transformers"}, card.name
+        assert set(card.engine_options.get("transformers", {})) <= {"quantization"}, card.name
+        check_options(card.engine_options.get("vllm", {}))
+
+
 @pytest.mark.parametrize(
     ("typed", "meant"), [("prometheus-2-7b", "prometheus-7b-v2.0"), ("smol", "smollm2-135m-instruct")]
 )

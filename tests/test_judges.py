@@ -101,7 +101,7 @@ def test_a_short_input_leaves_its_room_to_the_output() -> None:
     small = judge(LEANS["0.8"], context=BARE + 400)
     batch = small.judge([(Sample("s", "one two", " ".join(f"out{n}" for n in range(1000))), tiny.SUBGOALS[0])])
     n_kept = 1000 - batch.truncations[next(iter(batch.truncations))]
-    assert n_kept > 0.5 * (400 - EXPLANATION_TOKENS)
+    assert n_kept > 0.45 * (400 - EXPLANATION_TOKENS)
 
 
 def test_the_longest_subgoal_in_tokens_sets_the_room() -> None:

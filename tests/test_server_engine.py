@@ -67,6 +67,7 @@ class FakeServer:
     """
 
     def __init__(self) -> None:
+        self.words = tiny.tokenizer()
         self.asked: list[tuple[str, Any]] = []
         self.headers: list[Mapping[str, str]] = []
         self.replies: dict[str, Reply] = {}
@@ -110,6 +111,8 @@ class FakeServer:
             return 200, json.dumps(self.served).encode()
         if path == "/version":
             return 200, b'{"version": "0.31.0"}'
+        if path == "/tokenize":
+            return 200, json.dumps({"tokens": self.words.encode(body["prompt"], add_special_tokens=False)}).encode()
         if path != COMPLETIONS:
             return 404, b"{}"
         answer: Any = {"choices": self.complete(body), "usage": self.usage(body)}
@@ -281,7 +284,8 @@ def test_where_nothing_answers_the_user_is_told_how_to_start_it(tmp_path: Path) 
 
 
 def test_a_server_is_asked_for_its_model_and_version_and_told_nothing(fake: FakeServer, engine: RequestEngine) -> None:
-    assert fake.asked == [("/v1/models", None), ("/version", None)]
+    assert [path for path, _ in fake.asked] == ["/v1/models", "/version", "/tokenize"]
+    assert "Which judge are you?" in fake.asked[2][1]["prompt"], "a text of our own"
     described = engine.describe()
     assert described["served"] == "tiny" and described["vllm"] == "0.31.0"
     assert (described["weights"], described["precision"]) == ("unverified", "unknown")
@@ -677,3 +681,37 @@ def test_a_server_needs_an_address_and_no_other_engine_takes_one(fake: FakeServe
     assert "--url" in refused(lambda: opening.open_engine("server", settings={}, directory=tokens, context=9)).mend
     elsewhere = refused(lambda: opening.open_engine("transformers", url=fake.url, settings={}, directory=tokens))
     assert "--engine server" in elsewhere.mend and not fake.asked
+
+
+def test_a_server_of_another_model_is_refused(fake: FakeServer, tmp_path: Path) -> None:
+    """Its token ids would be in range, and its log-probabilities would be of other words."""
+    tiny.tokenizer().save_pretrained(tmp_path)
+    fake.words = tiny.sentencepiece_tokenizer()
+    assert "another model" in refused(lambda: server_engine.load(tmp_path, url=fake.url, context=600)).problem
+    fake.words = tiny.tokenizer()
+    own = {"card": "tiny", "weights": "ab" * 32}
+    for digest, well in (("ab" * 8, True), ("cd" * 8, False)):
+        fake.served = {"data": [{"id": f"tiny@{digest}", "max_model_len": 600}]}
+        if well:
+            told = server_engine.load(tmp_path, url=fake.url, context=600, identity=own).describe()
+            assert (told["weights"], told["files"]) == ("unverified", "ab" * 32)
+        else:
+            refused(lambda: server_engine.load(tmp_path, url=fake.url, context=600, identity=own))
+
+
+def test_no_setting_is_left_to_the_model_that_is_served(fake: FakeServer, engine: RequestEngine) -> None:
+    """vLLM would take what is not said from generation_config.json."""
+    choose(engine)
+    for body in fake.bodies:
+        assert (body["repetition_penalty"], body["top_p"], body["top_k"], body["min_p"]) == (1.0, 1.0, 0, 0.0)
+
+
+def test_a_server_is_started_on_loopback_whatever_the_card_says(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    how: dict[str, Any] = {"name": "tiny", "port": 8000, "context": 600, "precision": "float32"}
+    arguments, variables = server_engine.command(tmp_path, options={"max_num_seqs": 8}, **how)
+    assert "--max-num-seqs=8" in arguments and arguments[-2:] == ["--host=127.0.0.1", "--port=8000"]
+    assert variables["GOALCOVER_SHUT"] == "1"
+    for smuggled in ({"enforce_eager": "--host=0.0.0.0"}, {"quantization": "--host=0.0.0.0"}, {"host": "0.0.0.0"}):
+        error = refused(lambda smuggled=smuggled: server_engine.command(tmp_path, options=smuggled, **how))
+        assert min(smuggled) in error.problem

@@ -359,9 +359,13 @@ def _dry_run(goal: Goal, card: Card, layout: Any, options: Mapping[str, Any]) ->
     finally:
         judge.engine.close()
     rate = batch.n_tokens / batch.seconds
+    writes = judge.decode == "grammar" or judge.order == "reason-first"
+    # What is written, and what a server remembers, does not show in the tokens of prompts: then pairs are the measure.
+    by_pairs = batch.seconds / len(batch.judgements) * (len(samples) + len(ground)) * len(asked)
+    seconds = by_pairs if writes or options["engine"] == "server" else unique / rate
     click.echo(f"rows to judge        {len(samples)} different samples x {len(goal.subgoals)} subgoals")
     click.echo(f"reference            {len(aliens)} subgoals a sample, {len(ground)} samples")
     click.echo(f"tokens as prompts    {sent}")
     click.echo(f"tokens once shared   {unique}")
     click.echo(f"measured rate        {rate:.0f} tokens a second")
-    click.echo(f"time, explanations apart   about {duration(unique / rate)}")
+    click.echo(f"time, explanations apart   about {duration(seconds)}")

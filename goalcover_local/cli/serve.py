@@ -26,8 +26,10 @@ def command(card_name: str | None, port: int) -> None:
     from ..weights import verify
 
     card = load_card(card_name or DEFAULT_CARD)
+    weights = verify(card)
     arguments, variables = server_engine.command(
-        verify(card).directory,
+        weights.directory,
+        name=server_engine.served_name(card.name, weights.digest),
         port=port,
         context=card.context,
         precision=card.precision,

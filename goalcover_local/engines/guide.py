@@ -97,6 +97,13 @@ class Ways:
         """The state that a permitted token leads to; None if it ends the answer."""
         return None if token == self._end else self._next[state][token]
 
+    def follows(self, tokens: Sequence[int]) -> bool:
+        """Whether these tokens are the beginning of an answer, whatever its length."""
+        state: int | None = self.start
+        for token in tokens:
+            state = self._next.get(state, {}).get(token) if state is not None else None
+        return state is not None
+
     def in_time(self, tokens: Sequence[int], budget: int) -> tuple[int, int]:
         """How many of these tokens leave time to complete the answer within the budget, and the state after them."""
         state = self.start

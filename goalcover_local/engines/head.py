@@ -45,6 +45,7 @@ class _Float32(torch.nn.Module):
             flat = hidden.reshape(-1, hidden.shape[-1])
             logits = torch.mm(flat, weight.t(), out_dtype=torch.float32).view(*hidden.shape[:-1], -1)
             return logits if bias is None else logits + bias.float()
+        bias = None if bias is None else bias.float()
         return torch.nn.functional.linear(hidden.float(), self._as_float32(weight), bias)
 
     def _as_float32(self, weight: torch.Tensor) -> torch.Tensor:

@@ -47,6 +47,11 @@ def open_engine(
         return server_engine.load(url=url, **model)
     if url:
         raise EngineError(f"The engine `{kind}` has no address.", "Add --engine server, or leave --url out.")
+    if kind == "vllm" and devices and int(options.get("tensor_parallel_size", 1)) > 1:
+        raise EngineError(
+            f"The card splits this model over {options['tensor_parallel_size']} GPUs by itself.",
+            "Leave --devices out; choose the GPUs with CUDA_VISIBLE_DEVICES.",
+        )
     here = {**model, "threads": threads, "precision": precision, "options": options}
     if len(devices) > 1:
         from .pool import Pool

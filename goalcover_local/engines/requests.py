@@ -21,6 +21,9 @@ from .guide import Ways, build_index, least_bytes, legal
 from .tokens import PromptTokenizer, bytes_vocabulary
 
 Tokens = Sequence[int]
+MOST_PERMITTED = 1024
+"""How many tokens vLLM's newer model runner lets a request permit."""
+
 Logs = Mapping[int, float]
 """Log-probabilities of tokens at one place, by token."""
 
@@ -210,13 +213,15 @@ class RequestEngine:
         ways = self._ways(grammar)
         states: dict[int, int] = {}
         for number, tokens in answers.items():
+            if not ways.follows(tokens):
+                continue  # the grammar did not bind, and mending the answer would hide it
             n_kept, states[number] = ways.in_time(tokens, draw.max_tokens)
             del tokens[n_kept:]
         for step in range(1, draw.max_tokens + 1):
             going = list(states)
             if not going:
                 return
-            permitted = [ways.permitted(states[n], draw.max_tokens - len(answers[n])).tolist() for n in going]
+            permitted = [_few(ways, states[n], draw.max_tokens - len(answers[n])) for n in going]
             picked = self.backend.pick(
                 [[*rows[n], *answers[n]] for n in going],
                 permitted,
@@ -242,6 +247,15 @@ class RequestEngine:
             tokenizer = self._prompts.tokenizer
             self._guides[grammar] = Ways(build_index(grammar, bytes_vocabulary(tokenizer)), tokenizer.eos_token_id)
         return self._guides[grammar]
+
+
+def _few(ways: Ways, state: int, remaining: int) -> list[int]:
+    """The tokens that may come next in time; of very many only those that bring the end nearer (vLLM takes 1,024)."""
+    permitted = ways.permitted(state, remaining)
+    if len(permitted) > MOST_PERMITTED:
+        permitted = ways.permitted(state, min(remaining, ways.needed(state)))
+    found: list[int] = permitted.tolist()
+    return found
 
 
 def _walks(common: Tokens, paths: Sequence[Tokens]) -> list[Walk]:

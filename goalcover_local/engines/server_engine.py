@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,9 @@ from .requests import Draw, Logs, RequestEngine, Tokens, Walk
 from .tokens import PromptTokenizer
 
 PROMPTS_PER_CALL = 128
+_PLAIN = {"repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0, "top_p": 1.0, "top_k": 0}
+_PLAIN |= {"min_p": 0.0, "n": 1}
+"""What a server would else take from the model's generation_config.json."""
 CALLS_AT_ONCE = 16
 _MEND = "Look at the server's own output, start it again if need be, then run this again: what was judged is stored."
 
@@ -116,15 +120,18 @@ class ServerBackend:
             for start in range(0, len(numbers), PROMPTS_PER_CALL)
         ]
         answers: dict[int, Mapping[str, Any]] = {}
-        with ThreadPoolExecutor(CALLS_AT_ONCE) as threads:
-            asked = [
-                threads.submit(self._call, [list(rows[n]) for n in numbers], settings[numbers[0]]) for numbers in calls
-            ]
+        threads = ThreadPoolExecutor(CALLS_AT_ONCE)
+        asked = [
+            threads.submit(self._call, [list(rows[n]) for n in numbers], settings[numbers[0]]) for numbers in calls
+        ]
+        try:
             for numbers, future in zip(calls, asked, strict=True):
                 choices, usage = future.result()
                 answers.update(zip(numbers, choices, strict=True))
                 self._n_prompt += sum(len(rows[number]) for number in numbers)
                 self._n_cached += (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        finally:
+            threads.shutdown(wait=False, cancel_futures=True)  # Ctrl-C does not wait for what is still to be asked
         return [answers[number] for number in range(len(rows))]
 
     def _call(
@@ -137,6 +144,7 @@ class ServerBackend:
             "add_special_tokens": False,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
+            **_PLAIN,
             **setting,
         }
         answer = _json(self._client, "POST", "/v1/completions", body)
@@ -186,9 +194,17 @@ def load(
         client.close()
         raise
     model, room = str(first["id"]), first.get("max_model_len")
+    told_of = dict(identity or {})
+    own = served_name(told_of.get("card", ""), told_of.get("weights", ""))
     tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+    try:
+        _check_model(client, address, model, own, tokenizer)
+    except BaseException:
+        client.close()
+        raise
     described = {
         "engine": "server",
+        "files": told_of.get("weights", ""),
         "vllm": str(told),
         "served": model,
         "weights": "unverified",
@@ -203,8 +219,27 @@ def load(
     return RequestEngine(backend, prompts, context=room, identity=identity)
 
 
+def served_name(card: str, weights: str) -> str:
+    """The name under which `goalcover serve` serves the weights of a card: it tells their digest too."""
+    return f"{card}@{weights[:16]}"
+
+
+def _check_model(client: Any, address: str, model: str, own: str, tokenizer: Any) -> None:
+    """Nothing; raises EngineError if the server's tokenizer is not the card's, or its name tells of other weights."""
+    text = "Which judge are you? 0.0 0.2 0.8 [RESULT] naïve 日本 😀"
+    ids = _json(client, "POST", "/tokenize", {"model": model, "prompt": text, "add_special_tokens": False}).get(
+        "tokens"
+    )
+    other = re.fullmatch(r"[a-z0-9.-]+@[0-9a-f]{16}", model) is not None and model != own
+    if other or ids != tokenizer.encode(text, add_special_tokens=False):
+        raise EngineError(
+            f"The server at {address} serves another model ({model}) than the card names.",
+            "Name its card with --judge, or serve the card's with `goalcover serve --judge NAME`.",
+        )
+
+
 def command(
-    directory: Path, *, port: int, context: int, precision: str, options: Mapping[str, Any] | None = None
+    directory: Path, *, name: str, port: int, context: int, precision: str, options: Mapping[str, Any] | None = None
 ) -> tuple[list[str], dict[str, str]]:
     """How a server of this model is started on loopback, as arguments and environment. Raises EngineError.
 
@@ -212,6 +247,7 @@ def command(
     """
     options = dict(options or {})
     vllm_engine.check_options(options)
+    vllm_engine.check_guard()
     variables = vllm_engine.environment(batch_invariant=bool(options.pop("batch_invariant", False)))
     if find_spec("vllm") is None:
         raise EngineError(vllm_engine.NOT_INSTALLED, vllm_engine.INSTALL)
@@ -221,10 +257,9 @@ def command(
     except PackageNotFoundError:
         program = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(directory)]
         options = {"block_size": vllm_engine.BLOCK["cpu"], "enforce_eager": True, **options}
-        variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "2")
+        variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "4")
     settings = {
-        "host": "127.0.0.1",
-        "port": port,
+        "served_model_name": name,
         "max_model_len": context,
         "dtype": precision,
         "load_format": "safetensors",
@@ -234,12 +269,12 @@ def command(
         "hf_overrides": '{"head_dtype": "float32"}',
         "enable_prompt_tokens_details": True,
         **options,
+        "host": "127.0.0.1",
+        "port": port,
     }
-    arguments = [sys.executable, *program]
-    for name, value in settings.items():
-        if value is not False:
-            arguments += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-    return arguments, variables
+    flags = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not False}
+    written = [flag if value is True else f"{flag}={value}" for flag, value in flags.items()]
+    return [sys.executable, *program, *written], variables
 
 
 def loopback(url: str) -> str:

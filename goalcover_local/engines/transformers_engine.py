@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import EngineError
+from ..terms import canonical_json
 from . import attention
 from .base import SEED_STEP, TOO_LONG, Choices, Completion, Grammar, Prompt, renormalised
 from .guide import Ways, build_index
@@ -99,7 +100,8 @@ class TransformersEngine:
         prompts = PromptTokenizer(
             tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
         )
-        return cls(model, prompts, context=context, identity=identity)
+        told = dict(identity or {}) | ({"options": canonical_json(dict(options))} if options else {})
+        return cls(model, prompts, context=context, identity=told)
 
     def describe(self) -> Mapping[str, str]:
         """Engine, versions, precision, device kind and whatever identity it was given (weights digest, card)."""

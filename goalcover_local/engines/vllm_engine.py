@@ -8,10 +8,14 @@ request of its own, and the prefix cache is dropped before a batch that would fi
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import os
+import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +37,20 @@ TOKENS_PER_STEP_ON_CPU = 2048
 KV_ON_CPU = 4 << 30
 """The most bytes of main memory that keys and values take on a CPU; less where less is free."""
 
-OPTIONS = (
-    "tensor_parallel_size",
-    "quantization",
-    "batch_invariant",
-    "kv_cache_dtype",
-    "block_size",
-    "max_num_seqs",
-    "max_num_batched_tokens",
-    "gpu_memory_utilization",
-    "enforce_eager",
-)
+_ALLOTTED = "GOALCOVER_CUDA_VISIBLE_DEVICES"
+"""Where the user's own choice of GPUs is kept once this process has chosen one of them."""
+
+OPTIONS: Mapping[str, type] = {
+    "tensor_parallel_size": int,
+    "quantization": str,
+    "batch_invariant": bool,
+    "kv_cache_dtype": str,
+    "block_size": int,
+    "max_num_seqs": int,
+    "max_num_batched_tokens": int,
+    "gpu_memory_utilization": float,
+    "enforce_eager": bool,
+}
 """What a card may say under [engine_options.vllm]; all but batch_invariant are vLLM's own names."""
 
 NOT_INSTALLED = "vLLM is not installed here, or its parts do not fit together."
@@ -58,7 +65,7 @@ class VllmBackend:
         self._block = block
         self._described = dict(described)
         self._trunks: set[tuple[int, ...]] = set()
-        self._seen: set[tuple[int, ...]] = set()
+        self._seen: set[bytes] = set()
         self._n_prompt = self._n_cached = 0
 
     def describe(self) -> Mapping[str, str]:
@@ -74,7 +81,7 @@ class VllmBackend:
     def prepare(self, trunk: Tokens, rows: Sequence[Tokens]) -> int:
         """How many tokens were computed to hold the trunk, and nothing of these rows beyond it, in the prefix cache."""
         whole = tuple(trunk[: len(trunk) // self._block * self._block])
-        firsts = {self._first_block_beyond(whole, row) for row in rows} - {()}
+        firsts = {self._first_block_beyond(whole, row) for row in rows} - {b""}
         if firsts & self._seen:
             self.llm.reset_prefix_cache()
             self._seen.clear()
@@ -193,10 +200,11 @@ class VllmBackend:
         self._n_cached += n_cached
         return outputs, n_prompt - n_cached
 
-    def _first_block_beyond(self, trunk: tuple[int, ...], row: Tokens) -> tuple[int, ...]:
-        """The row up to its first whole block that is not the trunk's; empty if it has no such block."""
-        n = common_prefix(np.array(trunk), np.array(row)) // self._block * self._block + self._block
-        return tuple(row[:n]) if len(row) >= n else ()
+    def _first_block_beyond(self, trunk: tuple[int, ...], row: Tokens) -> bytes:
+        """A digest of the row up to its first whole block that is not the trunk's; empty if it has no such block."""
+        own = np.asarray(row, dtype=np.int64)
+        n = common_prefix(np.array(trunk, dtype=np.int64), own) // self._block * self._block + self._block
+        return hashlib.blake2b(own[:n].tobytes(), digest_size=16).digest() if len(own) >= n else b""
 
 
 def load(
@@ -221,10 +229,17 @@ def load(
     options = dict(options or {})
     check_options(options)
     batch_invariant = bool(options.pop("batch_invariant", False))
+    if "vllm" in sys.modules and (os.environ.get("VLLM_BATCH_INVARIANT") == "1") != batch_invariant:
+        raise EngineError(
+            "vLLM was started in this process already, with another choice of batch_invariant.",
+            "Run the two judges in two commands.",
+        )
     os.environ.update(environment(batch_invariant=batch_invariant))
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
     if int(options.get("tensor_parallel_size", 1)) == 1:
         _choose_gpu(device)
+    else:
+        check_guard()
     kind = device.partition(":")[0]
     with _quiet():
         try:
@@ -242,8 +257,11 @@ def load(
         set_num_threads = torch.set_num_threads
         how = f" with quantization {options['quantization']!r}" if "quantization" in options else ""
         block = int(options.setdefault("block_size", BLOCK.get(kind, 16)))
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        prompts = PromptTokenizer(
+            tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
+        )
         try:
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
             llm = vllm.LLM(
                 model=str(directory),
                 dtype=str(dtype).removeprefix("torch."),
@@ -258,17 +276,19 @@ def load(
                 hf_overrides={"head_dtype": "float32"},
                 disable_log_stats=True,
                 use_tqdm_on_load=False,
-                **_sizes(kind, directory),
-                **options,
+                **{**_sizes(kind, directory), **options},
             )
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 f"The model does not fit into the memory of {device}.", "Use a smaller judge, or another device."
             ) from error
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
                 f"vLLM cannot load the model in {directory}{how}: {_reason(error)}",
-                "Mend the card's [engine_options.vllm] if they are named; else `--engine transformers` may load it.",
+                "Mend what is named in the card: `context` if it is the KV cache, else [engine_options.vllm]; or use "
+                "--engine transformers.",
             ) from error
         finally:
             torch.set_num_threads = set_num_threads
@@ -276,23 +296,34 @@ def load(
         "engine": "vllm",
         "vllm": vllm.__version__,
         "torch": torch.__version__,
-        "outlines_core": _version("outlines_core"),
+        "outlines_core": version("outlines_core"),
         "precision": str(dtype).removeprefix("torch."),
         "device": kind,
         "options": canonical_json({**options, "batch_invariant": batch_invariant}),
     }
-    prompts = PromptTokenizer(
-        tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
-    )
     backend = VllmBackend(llm, block=block, described=described)
     return RequestEngine(backend, prompts, context=context, identity=identity)
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Nothing; raises EngineError for an option that a card may not set."""
-    unknown = set(options) - set(OPTIONS)
-    if unknown:
-        raise EngineError(f"The card has an unknown vLLM option {min(unknown)!r}.", f"Known are {', '.join(OPTIONS)}.")
+    """Nothing; raises EngineError for an option that a card may not set, or a value that is not of its kind."""
+    for name, value in options.items():
+        kind = OPTIONS.get(name)
+        if kind is None:
+            raise EngineError(f"The card has an unknown vLLM option {name!r}.", f"Known are {', '.join(OPTIONS)}.")
+        if type(value) is not kind or (kind is str and not re.fullmatch(r"[a-z0-9][a-z0-9_.-]*", str(value))):
+            raise EngineError(
+                f"The card's vLLM option {name!r} has a value of the wrong kind.", f"It takes a {kind.__name__}."
+            )
+
+
+def check_guard() -> None:
+    """Nothing; raises EngineError unless vLLM's worker processes will find the plugin that shuts their network."""
+    if not any(plugin.name == offline.GUARD_PLUGIN for plugin in entry_points(group="vllm.general_plugins")):
+        raise EngineError(
+            "GoalCover's network guard is not registered with vLLM, so its worker processes would go without.",
+            "Install GoalCover again with pip.",
+        )
 
 
 def environment(*, batch_invariant: bool) -> dict[str, str]:
@@ -312,11 +343,20 @@ def environment(*, batch_invariant: bool) -> dict[str, str]:
 
 
 def _choose_gpu(device: str) -> None:
-    """Nothing; lets this process see one GPU alone, by its number among those that it may see."""
+    """Nothing; lets this process see one GPU alone, by its number among those that it might see at first.
+
+    Raises EngineError for a number that is not among them.
+    """
     kind, _, number = device.partition(":")
-    if kind == "cuda" and number:
-        seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
-        os.environ["CUDA_VISIBLE_DEVICES"] = seen[int(number)] if int(number) < len(seen) else number
+    if kind != "cuda" or not number:
+        return
+    allotted = os.environ.setdefault(_ALLOTTED, os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+    devices = [name for name in allotted.split(",") if name]
+    if devices and int(number) >= len(devices):
+        raise EngineError(
+            f"There is no device {device} here: CUDA_VISIBLE_DEVICES names {len(devices)}.", "Name one of those."
+        )
+    os.environ["CUDA_VISIBLE_DEVICES"] = devices[int(number)] if devices else number
 
 
 def _sizes(kind: str, directory: Path) -> dict[str, Any]:
@@ -345,12 +385,6 @@ def _reason(error: Exception) -> str:
     faults = error.errors() if hasattr(error, "errors") else ()
     lines = [str(faults[0].get("msg", ""))] if faults else [line for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[-1][:300] if lines else 'no reason given'}"
-
-
-def _version(package: str) -> str:
-    from importlib.metadata import version
-
-    return version(package)
 
 
 @contextlib.contextmanager
