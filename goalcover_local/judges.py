@@ -15,7 +15,7 @@ from .answers import level_values
 from .cards import Card
 from .engines import opening
 from .engines.base import Engine
-from .engines.opening import Kind
+from .engines.loading import Kind
 from .errors import EngineError, QuestionError
 from .questions import Order, Question, load_question
 from .terms import ANCHORS, Explanation, Judgement, Sample, Subgoal, digest_of

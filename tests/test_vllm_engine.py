@@ -21,7 +21,7 @@ from command import Goalcover
 from serving import needs_vllm
 
 from goalcover_local.cards import load_card
-from goalcover_local.engines import opening
+from goalcover_local.engines import loading
 from goalcover_local.engines.base import Grammar, Prompt
 from goalcover_local.errors import EngineError
 from goalcover_local.judges import Judge, open_judge
@@ -54,7 +54,7 @@ def test_vllm_and_transformers_give_the_same_probabilities(
     pairs = [(sample, subgoal) for sample in tiny.SAMPLES for subgoal in (*tiny.SUBGOALS, *reference_subgoals())]
     found = []
     for kind in ("transformers", "vllm"):
-        engine = opening.load(kind, directory=weights.directory, context=4096, device="cpu", precision=precision)
+        engine = loading.load(kind, directory=weights.directory, context=4096, device="cpu", precision=precision)
         batch = Judge(engine, question).judge(pairs)
         found.append(np.array([judgement.probabilities for judgement in batch.judgements], dtype=float))
         engine.close()
@@ -89,10 +89,10 @@ def test_prometheus_is_added_and_judges_the_same_in_both_engines(
 def test_a_quantised_judge_runs_in_vllm_and_is_refused_where_it_does_not(prometheus: Path, tmp_path: Path) -> None:
     packed, plain = tiny.quantise_by_gptq(prometheus, tmp_path)
     with pytest.raises(EngineError, match="quantised by GPTQ"):
-        opening.load("transformers", directory=packed, device="cpu", **MISTRAL)
+        loading.load("transformers", directory=packed, device="cpu", **MISTRAL)
     found = []
     for kind, directory in (("transformers", plain), ("vllm", packed), ("transformers", prometheus)):
-        engine = opening.load(kind, directory=directory, device="cpu", precision="bfloat16", **MISTRAL)  # type: ignore[arg-type]
+        engine = loading.load(kind, directory=directory, device="cpu", precision="bfloat16", **MISTRAL)  # type: ignore[arg-type]
         found.append(engine.choose(tiny.prompts(), ANCHOR_TEXTS).probabilities)
         engine.close()
     same, unquantised = np.abs(found[0] - found[1]).max(), np.abs(found[2] - found[1]).max()
@@ -109,20 +109,20 @@ def test_a_quantised_judge_runs_in_vllm_and_is_refused_where_it_does_not(prometh
 )
 def test_what_vllm_cannot_do_is_refused_in_plain_words(prometheus: Path, options: dict[str, Any], said: str) -> None:
     with pytest.raises(EngineError, match=f"(?i){said}"):
-        opening.load("vllm", directory=prometheus, device="cpu", options=options, **MISTRAL)
+        loading.load("vllm", directory=prometheus, device="cpu", options=options, **MISTRAL)
 
 
 @pytest.mark.parametrize("options", [{"quantization": "fp8"}, {"attn_implementation": "eager"}])
 def test_what_transformers_cannot_do_is_refused_in_plain_words(prometheus: Path, options: dict[str, Any]) -> None:
     with pytest.raises(EngineError, match="The card"):
-        opening.load("transformers", directory=prometheus, device="cpu", options=options, **MISTRAL)
+        loading.load("transformers", directory=prometheus, device="cpu", options=options, **MISTRAL)
 
 
 @pytest.fixture(scope="module")
 def engine(prometheus: Path) -> Iterator[Any]:
     """The random Mistral in vLLM, in float32."""
     needs_vllm()
-    loaded = opening.load("vllm", directory=prometheus, device="cpu", precision="float32", **MISTRAL)
+    loaded = loading.load("vllm", directory=prometheus, device="cpu", precision="float32", **MISTRAL)
     yield loaded
     loaded.close()
 
@@ -161,8 +161,8 @@ def told(worker):
     return os.getpid(), offline.is_shut()
 
 if __name__ == "__main__":
-    from goalcover_local.engines import opening
-    engine = opening.load("vllm", directory=Path(sys.argv[1]), context=600, device="cpu", precision="float32",
+    from goalcover_local.engines import loading
+    engine = loading.load("vllm", directory=Path(sys.argv[1]), context=600, device="cpu", precision="float32",
                           system_role=False, options={"tensor_parallel_size": 2})
     print(*(f"{pid} {shut}" for pid, shut in engine.backend.llm.collective_rpc(told)), flush=True)
     if sys.argv[2] == "close":

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any
 
 from ..errors import EngineError
 from .base import Engine
-
-Kind = Literal["transformers", "vllm", "server"]
-KINDS: tuple[Kind, ...] = ("transformers", "vllm", "server")
+from .loading import Kind, load
 
 
 def suited(devices: Sequence[str]) -> Kind:
@@ -60,14 +58,3 @@ def open_engine(
     from .transformers_engine import found_device
 
     return load(kind, device=devices[0] if devices else found_device(), **here)
-
-
-def load(kind: Kind, **options: Any) -> Engine:
-    """An engine of that kind in this process, on one device."""
-    if kind == "vllm":
-        from . import vllm_engine
-
-        return vllm_engine.load(**options)
-    from .transformers_engine import TransformersEngine
-
-    return TransformersEngine.load(**options)

@@ -14,7 +14,7 @@ from ..errors import EngineError, GoalCoverError
 from .base import SEED_STEP, Choices, Completion, Grammar, Prompt
 
 if TYPE_CHECKING:
-    from .opening import Kind
+    from .loading import Kind
 
 _DIE_WITH_PARENT = 1
 """Linux's PR_SET_PDEATHSIG: a worker whose parent was killed goes at once, whatever it is doing."""
@@ -145,7 +145,7 @@ def _serve(connection: Connection, kind: Kind, options: dict[str, Any]) -> None:
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     offline.switch_offline()
     offline.shut()
-    from .opening import load
+    from .loading import load
 
     try:
         engine = load(kind, **options)
