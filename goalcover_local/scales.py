@@ -31,7 +31,7 @@ _FLOOR = 1e-6
 N_REFERENCE_SAMPLES = 12
 """How many reference samples measure a subgoal's bias."""
 
-SUPPORTING_SHARE = 0.2
+SUPPORTING_SHARE = 0.08
 """The share of supporting pairs for which a scale is fitted, chosen on labelled rows (docs/decisions/0003-scale.md)."""
 
 
@@ -95,9 +95,10 @@ def reference_pairs(folder: Path | None = None) -> list[ReferencePair]:
 
 
 def reference_digest() -> str:
-    """Digest of the reference pairs, samples and subgoals that a scale rests on."""
+    """Digest of what a scale rests on: the reference pairs, samples and subgoals, and the share for which it is fitted."""
     return digest_of(
         [
+            str(SUPPORTING_SHARE),
             [subgoal.digest for subgoal in reference_subgoals()],
             [sample.digest for sample in reference_samples()],
             [[pair.sample.digest, pair.subgoal.digest, pair.anchor] for pair in reference_pairs()],
@@ -152,7 +153,7 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
 def fit(found: Sequence[float], anchors: Sequence[float], reference: str) -> Scale:
     """The scale on which as many reference pairs reach each anchor as truly do: equipercentile linking.
 
-    Pairs are weighted so that a fifth of them support their subgoal, as in data with several subgoals; a scale that
+    Pairs are weighted so that a twelfth of them support their subgoal, as in data with many subgoals; a scale that
     predicted anchors one by one would shrink a weak judge's values to the middle, and no row would ever reach 0.6.
     Missing evidence (NaN) is left out. Raises ValueError if fewer than 20 pairs are left, or all are of one kind.
     Source: Kolen and Brennan, Test Equating, Scaling, and Linking (2014), chapter 2.
