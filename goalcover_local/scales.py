@@ -95,7 +95,7 @@ def reference_pairs(folder: Path | None = None) -> list[ReferencePair]:
 
 
 def reference_digest() -> str:
-    """Digest of what a scale rests on: the reference pairs, samples and subgoals, and the share for which it is fitted."""
+    """Digest of what a scale rests on: reference pairs, samples and subgoals, and the share for which it is fitted."""
     return digest_of(
         [
             str(SUPPORTING_SHARE),
