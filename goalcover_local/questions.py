@@ -78,7 +78,7 @@ class Question:
     @property
     def order(self) -> Order:
         """Whether the score comes before what explains it."""
-        return "score-first" if self.fields[0] == SCORE else "reason-first"
+        return _order(self.form)
 
     def without_examples(self) -> Question:
         """The same question with the rubric alone."""
@@ -191,13 +191,16 @@ def load_question(
     return question
 
 
+def _order(form: Form) -> Order:
+    return "score-first" if form.fields[0] == SCORE else "reason-first"
+
+
 def _form(home: Path, order: Order | None) -> Form:
     line = home / "answer.regex"
     if line.exists():
         form = LineForm(line.read_text(encoding="utf-8").strip())
-        native = Question("", "", "", "", form).order
-        if order not in (None, native):
-            raise QuestionError(f"The question {home.name} is answered {native}.", "Leave --order out.")
+        if order not in (None, _order(form)):
+            raise QuestionError(f"The question {home.name} is answered {_order(form)}.", "Leave --order out.")
         return form
     suffix = "" if order in (None, "score-first") else f".{order}"
     return JsonForm(json.loads((home / f"answer{suffix}.schema.json").read_text(encoding="utf-8")))

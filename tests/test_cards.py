@@ -107,7 +107,7 @@ def test_cards_hold_the_traps_of_their_models() -> None:
 
 
 def test_every_cards_options_are_known_to_its_engines() -> None:
-    from goalcover_local.engines.vllm_engine import check_options
+    from goalcover_local.engines.vllm_settings import check_options
 
     for card in cards.list_cards():
         assert set(card.engine_options) <= {"vllm", "transformers"}, card.name

@@ -138,7 +138,7 @@ def test_what_was_asked_before_changes_no_bit(engine: Any) -> None:
 
 def test_prompts_of_more_than_one_step_can_be_drawn_from(engine: Any) -> None:
     """vLLM on a CPU fails on a seeded request whose prompt takes several steps, unless most of it is cached."""
-    from goalcover_local.engines.vllm_engine import TOKENS_PER_STEP_ON_CPU
+    from goalcover_local.engines.vllm_settings import TOKENS_PER_STEP_ON_CPU
 
     samples = [tiny.Sample(str(k), f"{k} what " * 30, "so " * 30) for k in range(24)]
     prompts = [tiny.prompt(sample, tiny.SUBGOALS[0], asking=None) for sample in samples]

@@ -178,15 +178,13 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
     import numpy as np
 
     from ..phases.assess import assess
-    from ..scales import reference_samples, reference_subgoals
     from .progress import progress
     from .results import STARTED
 
     ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
     digest = run.put_judge(dict(judge.identity))
     value = options["value"] or card_value
-    # Only the corrected value needs a scale and the reference pairs, which a judge that reasons first pays dearly for.
-    aliens, ground = (reference_subgoals(), reference_samples()) if value == "corrected" else ([], [])
+    aliens, ground = _references(value)
     if aliens:
         run.put_scale(digest, _scale(judge).record())
     run.put_goal(goal)
@@ -226,6 +224,13 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
     if finished and options["explain"] != "none":
         finished = _explain(run, judge, options, ends)
     return finished
+
+
+def _references(value: str) -> tuple[list[Subgoal], list[Sample]]:
+    """Reference subgoals and samples: only the corrected value needs them, and whoever reasons first pays dearly."""
+    from ..scales import reference_samples, reference_subgoals
+
+    return (reference_subgoals(), reference_samples()) if value == "corrected" else ([], [])
 
 
 def _store(run: Run, judge: str, batch: Batch) -> None:
@@ -340,7 +345,6 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
 def _dry_run(goal: Goal, card: Card, layout: Any, options: Mapping[str, Any]) -> None:
     """Nothing; prints exact token counts, the rate measured on a few samples, and the time that judging would take."""
     from ..readers import read
-    from ..scales import reference_samples, reference_subgoals
     from ..store import drawn
     from ..terms import Sample
     from .progress import duration
@@ -349,8 +353,7 @@ def _dry_run(goal: Goal, card: Card, layout: Any, options: Mapping[str, Any]) ->
     rows = [row for row in _some_usable(read(data, layout), data) if isinstance(row, Sample)]
     chosen = {rows[i].digest: rows[i] for i in drawn(len(rows), options["seed"], options["limit"])}
     samples = list(chosen.values())
-    corrects = (options["value"] or card.value) == "corrected"
-    aliens, ground = (reference_subgoals(), reference_samples()) if corrects else ([], [])
+    aliens, ground = _references(options["value"] or card.value)
     asked = [*goal.subgoals, *aliens]
     judge = _judge(card, options)
     try:

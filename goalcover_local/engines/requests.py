@@ -17,8 +17,8 @@ import numpy as np
 
 from ..errors import EngineError
 from .base import SEED_STEP, TOO_LONG, Choices, Completion, Grammar, Prompt, renormalised
-from .guide import Ways, build_index, least_bytes, legal
-from .tokens import PromptTokenizer, bytes_vocabulary
+from .guide import Ways, least_bytes, legal
+from .tokens import PromptTokenizer
 
 Tokens = Sequence[int]
 MOST_PERMITTED = 1024
@@ -99,7 +99,6 @@ class RequestEngine:
         self.backend = backend
         self._prompts = prompts
         self._identity = dict(identity or {})
-        self._guides: dict[Grammar, Ways] = {}
 
     def describe(self) -> Mapping[str, str]:
         """The identity it was given, and the backend's."""
@@ -175,8 +174,10 @@ class RequestEngine:
         seed: int = 0,
     ) -> list[Completion]:
         """One answer for each prompt, complete under the grammar and within `max_tokens`, or a failure."""
-        if least_bytes(grammar) > max_tokens and self._ways(grammar).needed(self._ways(grammar).start) > max_tokens:
-            raise EngineError(f"No answer fits into {max_tokens} tokens.", "Allow more tokens for it.")
+        if least_bytes(grammar) > max_tokens:
+            ways = self._prompts.ways(grammar)
+            if ways.needed(ways.start) > max_tokens:
+                raise EngineError(f"No answer fits into {max_tokens} tokens.", "Allow more tokens for it.")
         rows = [self._prompts.ids(self._prompts.text(prompt)) for prompt in prompts]
         kept = [number for number, row in enumerate(rows) if len(row) + max_tokens <= self.context]
         answers: dict[int, list[int]] = {}
@@ -186,13 +187,14 @@ class RequestEngine:
             seeds = {number: seed + number * SEED_STEP for number in kept}
             draw = Draw(max_tokens, temperature, tuple(seeds.values()))
             answers = dict(zip(kept, self.backend.write(asked, grammar, draw), strict=True))
-            cut_off = [n for n in kept if len(answers[n]) >= max_tokens and not legal(self._said(answers[n]), grammar)]
+            full = [number for number in kept if len(answers[number]) >= max_tokens]
+            cut_off = [number for number in full if not legal(self._prompts.said(answers[number]), grammar)]
             if cut_off:
                 self._end({n: answers[n] for n in cut_off}, rows, seeds, grammar, draw)
         completions = []
         for number in range(len(rows)):
             tokens = answers.get(number, [])
-            text = self._said(tokens)
+            text = self._prompts.said(tokens)
             if number not in answers:
                 completions.append(Completion("", 0, TOO_LONG))
             elif legal(text, grammar):
@@ -210,7 +212,7 @@ class RequestEngine:
         draw: Draw,
     ) -> None:
         """Nothing; cuts these answers back to where they could still end in time, and ends them there."""
-        ways = self._ways(grammar)
+        ways = self._prompts.ways(grammar)
         states: dict[int, int] = {}
         for number, tokens in answers.items():
             if not ways.follows(tokens):
@@ -235,18 +237,6 @@ class RequestEngine:
                     del states[number]
                 else:
                     states[number] = after
-
-    def _said(self, tokens: Tokens) -> str:
-        text: str = self._prompts.tokenizer.decode(
-            tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return text
-
-    def _ways(self, grammar: Grammar) -> Ways:
-        if grammar not in self._guides:
-            tokenizer = self._prompts.tokenizer
-            self._guides[grammar] = Ways(build_index(grammar, bytes_vocabulary(tokenizer)), tokenizer.eos_token_id)
-        return self._guides[grammar]
 
 
 def _few(ways: Ways, state: int, remaining: int) -> list[int]:

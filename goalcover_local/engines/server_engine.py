@@ -7,11 +7,13 @@ chat template are the card's own, and prompts travel as token ids.
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import EngineError
-from . import vllm_engine
+from . import vllm_settings
 from .base import Grammar
 from .prefix_tree import common_prefix
 from .requests import Draw, Logs, RequestEngine, Tokens, Walk
@@ -170,38 +172,29 @@ def load(
     url: str,
     context: int,
     identity: Mapping[str, str] | None = None,
-    template_options: Mapping[str, Any] | None = None,
-    markers: Sequence[str] = (),
-    system_role: bool = True,
-    opening: str = "",
+    **chat: Any,
 ) -> RequestEngine:
-    """An engine over the server at `url`, with the tokenizer in `directory`.
+    """An engine over the server at `url`, with the tokenizer in `directory`; `chat` is what a PromptTokenizer wants.
 
     Raises EngineError if the address is not this machine's own, nothing answers there, or it is no vLLM server.
     """
     address = loopback(url)
     import httpx
-    from transformers import AutoTokenizer
 
     client = httpx.Client(base_url=address, trust_env=False, timeout=httpx.Timeout(3600.0, connect=10.0))
-    try:
+    with ExitStack() as undone:
+        undone.callback(client.close)
         served = _json(client, "GET", "/v1/models").get("data")
         told = _json(client, "GET", "/version").get("version", "unknown")
         first = served[0] if isinstance(served, list) and served and isinstance(served[0], dict) else {}
         if not first.get("id"):
             raise EngineError(f"The server at {address} serves no model.", _MEND)
-    except BaseException:
-        client.close()
-        raise
-    model, room = str(first["id"]), first.get("max_model_len")
-    told_of = dict(identity or {})
-    own = served_name(told_of.get("card", ""), told_of.get("weights", ""))
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
-    try:
-        _check_model(client, address, model, own, tokenizer)
-    except BaseException:
-        client.close()
-        raise
+        model, room = str(first["id"]), first.get("max_model_len")
+        prompts = PromptTokenizer.load(directory, **chat)
+        told_of = dict(identity or {})
+        own = served_name(told_of.get("card", ""), told_of.get("weights", ""))
+        _check_model(client, address, model, own, prompts.tokenizer)
+        undone.pop_all()
     described = {
         "engine": "server",
         "files": told_of.get("weights", ""),
@@ -211,10 +204,7 @@ def load(
         "precision": "unknown",
         "device": "server",
     }
-    backend = ServerBackend(client, model=model, end=tokenizer.eos_token_id, described=described)
-    prompts = PromptTokenizer(
-        tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
-    )
+    backend = ServerBackend(client, model=model, end=prompts.tokenizer.eos_token_id, described=described)
     room = min(context, room) if isinstance(room, int) else context
     return RequestEngine(backend, prompts, context=room, identity=identity)
 
@@ -246,35 +236,37 @@ def command(
     The CPU build of vLLM is a package of another name, for which the `vllm serve` of that package does not start.
     """
     options = dict(options or {})
-    vllm_engine.check_options(options)
-    vllm_engine.check_guard()
-    variables = vllm_engine.environment(batch_invariant=bool(options.pop("batch_invariant", False)))
+    vllm_settings.check_options(options)
+    vllm_settings.check_guard()
+    variables = vllm_settings.environment(batch_invariant=bool(options.pop("batch_invariant", False)))
     if find_spec("vllm") is None:
-        raise EngineError(vllm_engine.NOT_INSTALLED, vllm_engine.INSTALL)
+        raise EngineError(vllm_settings.NOT_INSTALLED, vllm_settings.INSTALL)
     try:
         version("vllm")
         program = ["-m", "vllm.entrypoints.cli.main", "serve", str(directory)]
     except PackageNotFoundError:
         program = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(directory)]
-        options = {"block_size": vllm_engine.BLOCK["cpu"], "enforce_eager": True, **options}
+        options = {"block_size": vllm_settings.BLOCK["cpu"], "enforce_eager": True, **options}
         variables["VLLM_CPU_KVCACHE_SPACE"] = os.environ.get("VLLM_CPU_KVCACHE_SPACE", "4")
     settings = {
         "served_model_name": name,
         "max_model_len": context,
         "dtype": precision,
-        "load_format": "safetensors",
-        "tokenizer_mode": "hf",
-        "generation_config": "vllm",
-        "structured_outputs_config": '{"backend": "outlines"}',
-        "hf_overrides": '{"head_dtype": "float32"}',
+        **vllm_settings.ALWAYS,
         "enable_prompt_tokens_details": True,
         **options,
         "host": "127.0.0.1",
         "port": port,
     }
     flags = {f"--{name.replace('_', '-')}": value for name, value in settings.items() if value is not False}
-    written = [flag if value is True else f"{flag}={value}" for flag, value in flags.items()]
-    return [sys.executable, *program, *written], variables
+    return [sys.executable, *program, *(_written(flag, value) for flag, value in flags.items())], variables
+
+
+def _written(flag: str, value: Any) -> str:
+    """A setting as an argument of the command line."""
+    if value is True:
+        return flag
+    return f"{flag}={json.dumps(value) if isinstance(value, dict) else value}"
 
 
 def loopback(url: str) -> str:

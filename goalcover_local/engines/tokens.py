@@ -6,12 +6,14 @@ import re
 from collections.abc import Mapping, Sequence, Set
 from datetime import datetime
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import EngineError
-from .base import Message, Prompt, Role
+from .base import Grammar, Message, Prompt, Role
+from .guide import Ways, build_index
 from .prefix_tree import common_prefix
 
 LONGEST_KEPT = 1000
@@ -49,6 +51,8 @@ class PromptTokenizer:
         self._options = dict(template_options or {})
         self._system_role = system_role
         self._opening = opening
+        self._guides: dict[Grammar, Ways] = {}
+        self._vocabulary: Any = None
         special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         # A mark of one character, or with a space behind the first, could not be broken by a space there.
         self._forged = _any_of({mark for mark in special | set(markers) if len(mark) > 1 and mark[1] != " "})
@@ -59,6 +63,14 @@ class PromptTokenizer:
             Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d ")))
         )
         self._by_piece = bool(special) and self._by_pieces(canary) == list(self._encode(canary))
+
+    @classmethod
+    def load(cls, directory: Path, **chat: Any) -> PromptTokenizer:
+        """The tokenizer in a model's folder, with what its card says of its chat; no code of the folder is run."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+        return cls(tokenizer, **chat)
 
     def _check_template(self) -> None:
         """Nothing; raises EngineError if the template loses or repeats a message, or makes the model think aloud."""
@@ -150,6 +162,19 @@ class PromptTokenizer:
         whole = [np.array(head + self.ids(tail + answer), dtype=np.int64) for answer in answers]
         n = min(len(alone), *(min(common_prefix(alone, ids), len(ids) - 1) for ids in whole))
         return alone[:n], [ids[n:] for ids in whole]
+
+    def said(self, tokens: Sequence[int]) -> str:
+        """The text of tokens that a model wrote, special ones included."""
+        text: str = self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        return text
+
+    def ways(self, grammar: Grammar) -> Ways:
+        """What this model may write under a grammar; compiled once. Raises QuestionError if it cannot be compiled."""
+        if self._vocabulary is None:
+            self._vocabulary = bytes_vocabulary(self.tokenizer)
+        if grammar not in self._guides:
+            self._guides[grammar] = Ways(build_index(grammar, self._vocabulary), self.tokenizer.eos_token_id)
+        return self._guides[grammar]
 
     def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
         """The text cut in its middle to at most `n_tokens` tokens, the mark included, and how many were left out."""

@@ -16,10 +16,10 @@ from ..errors import EngineError
 from ..terms import canonical_json
 from . import attention
 from .base import SEED_STEP, TOO_LONG, Choices, Completion, Grammar, Prompt, renormalised
-from .guide import Ways, build_index
+from .guide import Ways
 from .head import ExactHead
 from .prefix_tree import Tree, common_prefix, grow, pack
-from .tokens import PromptTokenizer, bytes_vocabulary
+from .tokens import PromptTokenizer
 
 NODES_PER_PASS = {"cpu": 2048, "cuda": 16384}
 ROWS_PER_DECODE = {"cpu": 16, "cuda": 128}
@@ -41,9 +41,7 @@ class TransformersEngine:
         self._dtype = next(model.parameters()).dtype
         self._nodes_per_pass = NODES_PER_PASS.get(self._device.type, 4096)
         self._trunk = _Trunk(np.empty(0, dtype=np.int64), {}, 0)
-        self._guides: dict[Grammar, Ways] = {}
-        self._vocabulary: Any = None
-        self._head = ExactHead(model)
+        self._head: ExactHead | None = ExactHead(model)
         attention.register()
         model.set_attn_implementation(attention.NAME)
         model.eval()
@@ -58,19 +56,17 @@ class TransformersEngine:
         precision: str = "auto",
         threads: int | None = None,
         identity: Mapping[str, str] | None = None,
-        template_options: Mapping[str, Any] | None = None,
-        markers: Sequence[str] = (),
-        system_role: bool = True,
-        opening: str = "",
         options: Mapping[str, Any] | None = None,
+        **chat: Any,
     ) -> TransformersEngine:
         """An engine for the safetensors checkpoint in `directory`; nothing is fetched and no code of it is run.
 
-        Of a card's `options` it knows `quantization = "fp8"`, on a GPU. Raises EngineError if the model cannot be
-        loaded or run, does not fit into memory, or the device is not there.
+        Of a card's `options` it knows `quantization = "fp8"`, on a GPU; `chat` is what a PromptTokenizer wants to
+        know. Raises EngineError if the model cannot be loaded or run, does not fit into memory, or the device is not
+        there.
         """
         from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
@@ -79,7 +75,7 @@ class TransformersEngine:
         check_device(device)
         dtype = resolve_precision(precision, device)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
+            prompts = PromptTokenizer.load(directory, **chat)
             model = AutoModelForCausalLM.from_pretrained(
                 directory,
                 dtype=dtype,
@@ -97,9 +93,6 @@ class TransformersEngine:
                 f"transformers cannot load the model in {directory}: {error}",
                 "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
             ) from error
-        prompts = PromptTokenizer(
-            tokenizer, template_options=template_options, markers=markers, system_role=system_role, opening=opening
-        )
         told = dict(identity or {}) | ({"options": canonical_json(dict(options))} if options else {})
         return cls(model, prompts, context=context, identity=told)
 
@@ -132,8 +125,9 @@ class TransformersEngine:
         return {}
 
     def close(self) -> None:
-        """Nothing; drops the model."""
+        """Nothing; drops the model, and the copy of its head."""
         self.model = None
+        self._head = None
         self._trunk = _Trunk(np.empty(0, dtype=np.int64), {}, 0)
         if self._device.type == "cuda":
             torch.cuda.empty_cache()
@@ -194,7 +188,7 @@ class TransformersEngine:
 
         The most probable permitted token at temperature 0, else a draw that depends on the seed and the row alone.
         """
-        ways = self._ways(grammar)
+        ways = self._prompts.ways(grammar)
         if ways.needed(ways.start) > max_tokens:
             raise EngineError(f"No answer fits into {max_tokens} tokens.", "Allow more tokens for it.")
         completions: list[Completion | None] = [None] * len(prompts)
@@ -215,7 +209,7 @@ class TransformersEngine:
             writers = [_Writer(ways, max_tokens, temperature, seed + row * SEED_STEP) for row in rows[some]]
             self._write(writers, sequences[some], trunk, max_tokens)
             for row, writer in zip(rows[some], writers, strict=True):
-                completions[row] = self._completion(writer)
+                completions[row] = Completion(self._prompts.said(writer.tokens), len(writer.tokens))
         return [completion for completion in completions if completion is not None]
 
     def _write(
@@ -240,16 +234,11 @@ class TransformersEngine:
             logits = self._logits(tips, step, tips.positions, None)
             tips.n_seen += 1
 
-    def _completion(self, writer: _Writer) -> Completion:
-        text = self._prompts.tokenizer.decode(
-            writer.tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False
-        )
-        return Completion(text, len(writer.tokens))
-
     def _logits(
         self, under_way: attention.Pass, tokens: torch.Tensor, positions: torch.Tensor, at: torch.Tensor | None
     ) -> torch.Tensor:
         """Next-token logits after the tokens at these places (None: all), shape (n_places, n_vocabulary)."""
+        assert self._head is not None
         with self._head.on(self.model):
             output = self.model(
                 input_ids=tokens[None],
@@ -280,14 +269,6 @@ class TransformersEngine:
                 n_tokens = len(ids)
         length = min(min(common_prefix(ids, sequence), len(sequence) - 1) for sequence in sequences)
         return _Trunk(ids, self._trunk.key_values, length), n_tokens
-
-    def _ways(self, grammar: Grammar) -> Ways:
-        if self._vocabulary is None:
-            self._vocabulary = bytes_vocabulary(self._prompts.tokenizer)
-        if grammar not in self._guides:
-            index = build_index(grammar, self._vocabulary)
-            self._guides[grammar] = Ways(index, self._prompts.tokenizer.eos_token_id)
-        return self._guides[grammar]
 
 
 @dataclass(frozen=True, slots=True)
