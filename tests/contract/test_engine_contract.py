@@ -97,6 +97,15 @@ def chosen(engine: Engine, prompts: list[Prompt]) -> np.ndarray:
     return choices.probabilities
 
 
+def same(subject: Subject, first: np.ndarray, second: np.ndarray) -> None:
+    """Nothing; fails unless they are the same bits. A server's requests share steps as they happen to arrive: there,
+    unless they are the same but for rounding."""
+    if subject.chooser.describe()["engine"] == "server":
+        np.testing.assert_allclose(first, second, atol=1e-5)
+    else:
+        assert np.array_equal(first, second)
+
+
 def test_probabilities_have_a_row_for_each_prompt_and_sum_to_1(subject: Subject) -> None:
     found = chosen(subject.chooser, SHORT)
     assert found.shape == (len(SHORT), len(ANCHOR_TEXTS))
@@ -105,7 +114,7 @@ def test_probabilities_have_a_row_for_each_prompt_and_sum_to_1(subject: Subject)
 
 
 def test_the_same_call_gives_the_same_bits(subject: Subject) -> None:
-    assert np.array_equal(chosen(subject.chooser, SHORT), chosen(subject.chooser, SHORT))
+    same(subject, chosen(subject.chooser, SHORT), chosen(subject.chooser, SHORT))
     first, second = (subject.writer.generate(OPEN[:2], Grammar(FREE), max_tokens=6) for _ in range(2))
     assert first == second and not first[0].failure
 
@@ -166,7 +175,7 @@ def test_a_budget_that_no_answer_fits_is_an_error_and_leaves_the_engine_well(sub
     before = chosen(subject.chooser, SHORT)
     with pytest.raises(EngineError, match="No answer fits"):
         subject.writer.generate(OPEN, GRAMMAR, max_tokens=0)
-    assert np.array_equal(chosen(subject.chooser, SHORT), before)
+    same(subject, chosen(subject.chooser, SHORT), before)
 
 
 @pytest.mark.parametrize("text", ["word " * 900, "naïve 日本 😀 " * 200, "x" * 3000, " \n" * 1500 + "end"])
