@@ -53,6 +53,35 @@ def raw_rate(model: Any) -> float:
     return best
 
 
+def pubmedqa(data: Path, rows: int) -> tuple[list[Any], list[Any]]:
+    """The first samples of PubMedQA, and the subgoals they are judged against."""
+    from goalcover_local.terms import Sample, Subgoal
+
+    articles = list(json.loads((data / "pubmedqa" / "ori_pqal.json").read_text(encoding="utf-8")).values())[:rows]
+    samples = [Sample(str(k), row["QUESTION"], row["LONG_ANSWER"]) for k, row in enumerate(articles)]
+    return samples, [Subgoal(f"s{k}", *texts) for k, texts in enumerate(SUBGOALS)]
+
+
+def joint_prompts(question: Any, pairs: Sequence[Any]) -> list[str]:
+    """The question of each pair as one text, without worked examples."""
+    plain = question.without_examples()
+    texts = [{"input": s.input, "output": s.output, "name": g.name, "description": g.description} for s, g in pairs]
+    return ["\n\n".join(message.content for message in plain.prompt(text).messages) for text in texts]
+
+
+def graded_prompts(template: Any, pairs: Sequence[Any]) -> list[str]:
+    """prometheus-eval's absolute-grading prompt for each pair."""
+    levels = {f"score{k}_description": f"Level {k} of support for the capability." for k in range(1, 6)}
+    return [
+        template.ABSOLUTE_PROMPT_WO_REF.format(
+            instruction=s.input,
+            response=s.output,
+            rubric=template.SCORE_RUBRIC_TEMPLATE.format(criteria=f"{g.name}: {g.description}", **levels),
+        )
+        for s, g in pairs
+    ]
+
+
 def outlines_way(model: Any, tokenizer: Any, prompts: Sequence[str], schema: Any, batch: int) -> Callable[[], None]:
     """Judging by Outlines' generator: the whole JSON decoded for every prompt."""
     import outlines
@@ -113,13 +142,10 @@ def main(data: Path, card_name: str | None, rows: int, peer_rows: int, batch: in
     from goalcover_local.cards import DEFAULT_CARD, load_card
     from goalcover_local.judges import open_judge
     from goalcover_local.scales import reference_subgoals
-    from goalcover_local.terms import Sample, Subgoal
     from goalcover_local.weights import verify
 
     card = load_card(card_name or DEFAULT_CARD)
-    articles = list(json.loads((data / "pubmedqa" / "ori_pqal.json").read_text(encoding="utf-8")).values())[:rows]
-    samples = [Sample(str(k), row["QUESTION"], row["LONG_ANSWER"]) for k, row in enumerate(articles)]
-    subgoals = [Subgoal(f"s{k}", *texts) for k, texts in enumerate(SUBGOALS)]
+    samples, subgoals = pubmedqa(data, rows)
     judge = open_judge(card, engine="transformers", threads=threads)
     asked = [*subgoals, *reference_subgoals()]
 
@@ -149,15 +175,7 @@ def main(data: Path, card_name: str | None, rows: int, peer_rows: int, batch: in
     )
 
     pairs = [(sample, subgoal) for sample in samples[:peer_rows] for subgoal in subgoals]
-    few = [
-        "\n\n".join(
-            m.content
-            for m in judge.question.without_examples()
-            .prompt({"input": s.input, "output": s.output, "name": g.name, "description": g.description})
-            .messages
-        )
-        for s, g in pairs
-    ]
+    few = joint_prompts(judge.question, pairs)
     rate = len(few) / timed(outlines_way(model, tokenizer, few, judge.question.form.record(), batch))
     click.echo(
         f"(a) Outlines, joint JSON             {rate:6.2f} pairs/s   ours is {our_rate / rate:.1f} times as fast"
@@ -166,15 +184,7 @@ def main(data: Path, card_name: str | None, rows: int, peer_rows: int, batch: in
     if prometheus is None:
         click.echo("(b) prometheus-eval is not installed; left out")
         return
-    levels = {f"score{k}_description": f"Level {k} of support for the capability." for k in range(1, 6)}
-    graded = [
-        prometheus.ABSOLUTE_PROMPT_WO_REF.format(
-            instruction=s.input,
-            response=s.output,
-            rubric=prometheus.SCORE_RUBRIC_TEMPLATE.format(criteria=f"{g.name}: {g.description}", **levels),
-        )
-        for s, g in pairs
-    ]
+    graded = graded_prompts(prometheus, pairs)
     rate = len(graded) / timed(prometheus_way(model, tokenizer, graded, batch))
     click.echo(
         f"(b) prometheus-eval, 200 tokens      {rate:6.2f} pairs/s   ours is {our_rate / rate:.1f} times as fast"

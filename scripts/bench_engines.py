@@ -11,14 +11,13 @@ Ours is told twice: with the reference pairs that the corrected value needs (8 m
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-from bench_assess import SUBGOALS, prometheus_template, raw_rate
+from bench_assess import graded_prompts, joint_prompts, prometheus_template, pubmedqa, raw_rate, timed
 
 from goalcover_local import offline
 
@@ -39,19 +38,18 @@ def main(
     """Measure pairs a second."""
     offline.switch_offline()
     offline.shut()
+    import numpy as np
     import torch
     from transformers import AutoModelForCausalLM
 
     from goalcover_local.cards import DEFAULT_CARD, load_card
     from goalcover_local.judges import Judge, open_judge
     from goalcover_local.scales import reference_subgoals
-    from goalcover_local.terms import Sample, Subgoal
+    from goalcover_local.terms import ANCHORS, Sample, Subgoal
     from goalcover_local.weights import verify
 
     card = load_card(card_name or DEFAULT_CARD)
-    articles = list(json.loads((data / "pubmedqa" / "ori_pqal.json").read_text(encoding="utf-8")).values())[:rows]
-    samples = [Sample(str(k), row["QUESTION"], row["LONG_ANSWER"]) for k, row in enumerate(articles)]
-    subgoals = [Subgoal(f"s{k}", *texts) for k, texts in enumerate(SUBGOALS)]
+    samples, subgoals = pubmedqa(data, rows)
     n_pairs = len(samples) * len(subgoals)
 
     def rate_of(judge: Judge, asked: Sequence[Subgoal], shift: int) -> tuple[float, float]:
@@ -71,12 +69,15 @@ def main(
     how = "low" if explain else "none"
     click.echo(f"{card.name} on {device}, {rows} PubMedQA rows x {len(subgoals)} subgoals, --explain {how}")
     rates: dict[str, tuple[float, float]] = {}
+    found: list[Any] = []
     llm: Any = None
     for kind in ("transformers", "vllm"):
         judge = open_judge(card, engine=kind, devices=[device], threads=threads)  # type: ignore[arg-type]
         judge.judge([(samples[0], subgoals[0])])
         for name, asked in (("alone", subgoals), ("with reference", [*subgoals, *reference_subgoals()])):
             rates[f"{kind}, {name}"] = rate_of(judge, asked, len(rates))
+        asked = [(s, g) for s in samples[:24] for g in (*subgoals, *reference_subgoals())]
+        found.append(np.array([j.probabilities for j in judge.judge(asked).judgements], dtype=float))
         if kind == "vllm":
             llm = judge.engine.backend.llm  # type: ignore[attr-defined]
             click.echo("; ".join(f"{name} {told}" for name, told in judge.engine.report().items()))
@@ -90,11 +91,17 @@ def main(
     del plain
     for name, (pairs, tokens) in rates.items():
         click.echo(f"{name:35s}  {pairs:8.2f} pairs/s   {tokens:6.0f} tokens/s computed")
+    apart = np.abs(found[0] - found[1])
+    moved = np.abs((found[0] - found[1]) @ np.array(ANCHORS)).max()
+    click.echo(
+        f"the same pairs in both: probabilities apart by {apart.max():.6f} at most, {apart.mean():.6f} on average"
+    )
+    click.echo(f"                 expectations by {moved:.6f} at most")
     ours = rates["vllm, with reference"][0]
 
     pairs = [(s, g) for s in samples[:peer_rows] for g in subgoals]
     for name, work in _peers(llm, judge, pairs):
-        seconds = _timed(work)
+        seconds = timed(work)
         rate = len(pairs) / seconds
         alone = rates["vllm, alone"][0] / rate
         best = max(rates["transformers, with reference"][0], ours) / rate
@@ -102,12 +109,6 @@ def main(
             f"{name:35s}  {rate:8.2f} pairs/s   vllm is {ours / rate:.1f} times as fast "
             f"({alone:.1f} without reference pairs); the faster engine {best:.1f}"
         )
-
-
-def _timed(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started
 
 
 def _peers(llm: Any, judge: Any, pairs: Sequence[Any]) -> list[tuple[str, Callable[[], Any]]]:
@@ -118,15 +119,7 @@ def _peers(llm: Any, judge: Any, pairs: Sequence[Any]) -> list[tuple[str, Callab
     def chats(texts: Sequence[str]) -> list[list[dict[str, str]]]:
         return [[{"role": "user", "content": text}] for text in texts]
 
-    joint = [
-        "\n\n".join(
-            m.content
-            for m in judge.question.without_examples()
-            .prompt({"input": s.input, "output": s.output, "name": g.name, "description": g.description})
-            .messages
-        )
-        for s, g in pairs
-    ]
+    joint = joint_prompts(judge.question, pairs)
     grammar = StructuredOutputsParams(regex=judge.question.grammar().regex)
     json_way = SamplingParams(max_tokens=100, temperature=0.0, structured_outputs=grammar)
     llm.chat(chats(joint[:1]), json_way, use_tqdm=False)
@@ -137,17 +130,7 @@ def _peers(llm: Any, judge: Any, pairs: Sequence[Any]) -> list[tuple[str, Callab
     if template is None:
         click.echo("(a) prometheus-eval is not installed; left out")
         return peers
-    levels = {f"score{k}_description": f"Level {k} of support for the capability." for k in range(1, 6)}
-    graded = [
-        template.ABS_SYSTEM_PROMPT
-        + "\n\n"
-        + template.ABSOLUTE_PROMPT_WO_REF.format(
-            instruction=s.input,
-            response=s.output,
-            rubric=template.SCORE_RUBRIC_TEMPLATE.format(criteria=f"{g.name}: {g.description}", **levels),
-        )
-        for s, g in pairs
-    ]
+    graded = [f"{template.ABS_SYSTEM_PROMPT}\n\n{prompt}" for prompt in graded_prompts(template, pairs)]
     for most in (200, 1024):
         sampling = SamplingParams(max_tokens=most, temperature=1.0, top_p=0.9, repetition_penalty=1.03)
         peers.append(
