@@ -93,6 +93,11 @@ class JsonForm:
         """The numbers that the schema permits for the score, as JSON writes them."""
         return tuple(json.dumps(number) for number in sorted(self.schema["properties"].get(SCORE, {}).get("enum", ())))
 
+    def choices(self, field: str) -> tuple[str, ...]:
+        """The texts among which a field's value is chosen, in the order of the schema; none if it is free."""
+        permitted = self.schema["properties"][field].get("enum", ())
+        return tuple(json.dumps(value, ensure_ascii=False) for value in permitted)
+
     @property
     def marks(self) -> tuple[str, ...]:
         """None: an answer in JSON cannot be mistaken inside a fenced text."""

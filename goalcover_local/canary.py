@@ -42,8 +42,7 @@ def answers_at_once(engine: Engine, question: Question) -> float:
     Raises EngineError if it cannot be asked, or if thinking is the more probable: under the grammar such a model is
     not itself.
     """
-    fields = dict.fromkeys(("input", "output", "name", "description"), "the sea")
-    prompt = question.prompt(fields)
+    prompt = question.prompt(dict.fromkeys(question.placeholders, "the sea"))
     chosen = engine.choose([prompt], [*ORDINARY, *THINKING])
     if chosen.failures[0]:
         raise EngineError(f"The judge cannot be asked: {chosen.failures[0]}.", "Use another judge, or another engine.")

@@ -1,15 +1,16 @@
 """Questions put to a model: each is a folder in `grammars/`; here they are loaded, rendered and validated.
 
-    prompt.md                    the text in three parts, each under its mark: `<!-- shared -->`, `<!-- per sample -->`,
-                                 `<!-- per subgoal -->`, with ${placeholders}
+    prompt.md                    the text in parts, each under its mark: `<!-- shared -->`, then one or more such as
+                                 `<!-- per sample -->`, `<!-- per subgoal -->`, with ${placeholders}
     answer.schema.json           the only answers permitted; the order of its properties is part of the method
     answer.reason-first.schema.json   the same, explanation before score (optional)
     answer.regex                 instead of a schema: one line of named groups, in their order
     examples.jsonl               worked examples: {"fields": {placeholder: text}, "answer": {...}}; may be empty
     cases.jsonl                  answers to accept and to reject: {"answer": text, "legal": true | false}
+    reference.jsonl              cases of our own whose right answer is known, as examples are written (optional)
 
-The shared part and the examples come first in every prompt and are computed once; the sample comes before the
-subgoal, so that all subgoals of a sample share it.
+The shared part and the examples come first in every prompt and are computed once; the other parts follow in their
+order, what changes least first, so that all subgoals of a sample share it.
 """
 
 from __future__ import annotations
@@ -39,8 +40,6 @@ _INLINE_ANSWER = "\nAnswer: "
 _LOOSE = r"[\s\u200b-\u200f\u2060\ufeff*_]"
 """What a reader overlooks in a heading: space, characters without width, emphasis."""
 
-_PARTS = ("shared", "per sample", "per subgoal")
-
 
 @dataclass(frozen=True)
 class Question:
@@ -51,8 +50,7 @@ class Question:
 
     name: str
     shared: str
-    per_sample: str
-    per_subgoal: str
+    parts: tuple[str, ...]
     form: Form
     examples: tuple[Mapping[str, Any], ...] = ()
     single_turn: bool = False
@@ -62,7 +60,7 @@ class Question:
         """Digest of everything a model is told and permitted."""
         return digest_of(
             {
-                "prompt": [self.shared, self.per_sample, self.per_subgoal],
+                "prompt": [self.shared, *self.parts],
                 "schema": self.form.record(),
                 "grammar": self.grammar().regex,
                 "examples": list(self.examples),
@@ -74,6 +72,11 @@ class Question:
     def fields(self) -> tuple[str, ...]:
         """The answer's fields in their order."""
         return self.form.fields
+
+    @cached_property
+    def placeholders(self) -> tuple[str, ...]:
+        """The names of the texts that a prompt is made from, in the order in which they stand in it."""
+        return tuple(Template("".join(self.parts)).get_identifiers())
 
     @property
     def order(self) -> Order:
@@ -92,24 +95,23 @@ class Question:
         The examples' answers then end with that field too: what comes after it cannot matter, and costs tokens.
         """
         texts = {key: self.unfenced(text) for key, text in texts.items()}
-        sample = Template(self.per_sample).substitute(texts)
-        subgoal = Template(self.per_subgoal).substitute(texts)
-        before_sample = Template(self.per_sample.partition("${")[0]).safe_substitute()
+        asked = "".join(Template(part).substitute(texts) for part in self.parts)
+        before = Template(self.parts[0].partition("${")[0]).safe_substitute()
         opening = self._opening(asking)
         prefill = "" if asking is None else self.form.begun(known or {}, asking)
         if self.single_turn:
             start = "\n\n".join(message.content for message in opening) + "\n\n"
-            user = f"{start}{sample}{subgoal}" + (_INLINE_ANSWER.rstrip() if self.examples else "")
-            return Prompt((Message("user", user),), prefill, (Message("user", start + before_sample),))
-        shared = (*opening, Message("user", before_sample)) if before_sample else opening
-        return Prompt((*opening, Message("user", sample + subgoal)), prefill, shared)
+            user = f"{start}{asked}" + (_INLINE_ANSWER.rstrip() if self.examples else "")
+            return Prompt((Message("user", user),), prefill, (Message("user", start + before),))
+        shared = (*opening, Message("user", before)) if before else opening
+        return Prompt((*opening, Message("user", asked)), prefill, shared)
 
     def _opening(self, asking: str | None) -> tuple[Message, ...]:
         """Rubric and examples: as turns of a conversation, or each as a text of the user's."""
         shown = self.fields if asking is None else self.fields[: self.fields.index(asking) + 1]
         turns = [Message("user" if self.single_turn else "system", self.shared)]
         for example in self.examples:
-            text = Template(self.per_sample + self.per_subgoal).substitute(example["fields"])
+            text = Template("".join(self.parts)).substitute(example["fields"])
             answer = self.form.written({field: example["answer"][field] for field in shown})
             if self.single_turn:
                 turns.append(Message("user", f"{text}{_INLINE_ANSWER}{answer}"))
@@ -138,8 +140,8 @@ class Question:
         Each expression takes a sign and the run behind it whole, so that no text takes long, and sees in its one group
         whether the rest of a fence follows.
         """
-        text = "\n".join((self.shared, self.per_sample, self.per_subgoal))
-        tags = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", self.per_sample + self.per_subgoal)))
+        text = "\n".join((self.shared, *self.parts))
+        tags = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", "".join(self.parts))))
         headings = sorted(set(re.findall(r"^#+ *(\S[^\n:]*):", text, flags=re.MULTILINE)))
         runs = [(r"<\s*+", rf"(?:/\s*)?(?:{'|'.join(tags)})\b")] if tags else []
         runs += [(rf"[#＃](?:[#＃]|{_LOOSE})*+", "|".join(map(_loosely, headings)))] if headings else []
@@ -222,11 +224,12 @@ def _check(question: Question) -> None:
         question.grammar()
     except ValueError as error:
         raise QuestionError(f"The schema of {question.name} is no grammar: {error}.", "Correct it.") from error
-    text = Template(question.per_sample + question.per_subgoal)
-    if not text.is_valid():
+    if not Template("".join(question.parts)).is_valid():
         raise QuestionError(f"The prompt of {question.name} has a broken placeholder.", "Write $$ for a $.")
+    if not question.placeholders:
+        raise QuestionError(f"The prompt of {question.name} has no placeholder.", "Write, for example, ${input}.")
     for number, example in enumerate(question.examples, start=1):
-        for part, needed in (("fields", text.get_identifiers()), ("answer", question.fields)):
+        for part, needed in (("fields", question.placeholders), ("answer", question.fields)):
             held = example.get(part) if isinstance(example, dict) else None
             missing = set(needed) - set(held or ())
             if missing:
@@ -234,12 +237,14 @@ def _check(question: Question) -> None:
                 raise QuestionError(f"Example {number} of {question.name} has no {named} in its {part}.", "Add it.")
 
 
-def _parts(prompt: str, path: Path) -> tuple[str, str, str]:
+def _parts(prompt: str, path: Path) -> tuple[str, tuple[str, ...]]:
+    """The shared text, and the others in their order; the last one without the space at its end."""
     found = re.split(r"^<!-- ([a-z ]+) -->\n", prompt, flags=re.MULTILINE)
-    if tuple(found[1::2]) != _PARTS:
+    marks = found[1::2]
+    if marks[:1] != ["shared"] or not marks[1:] or not all(mark.startswith("per ") for mark in marks[1:]):
         raise QuestionError(
-            f"{path} has the parts {', '.join(found[1::2]) or 'none'}.",
-            f"It needs, in this order: {', '.join(_PARTS)}.",
+            f"{path} has the parts {', '.join(marks) or 'none'}.",
+            "It needs `shared` first, then one or more such as `per sample`.",
         )
-    shared, per_sample, per_subgoal = found[2::2]
-    return shared.strip(), per_sample, per_subgoal.strip()
+    shared, *parts = found[2::2]
+    return shared.strip(), (*parts[:-1], parts[-1].strip())

@@ -361,7 +361,7 @@ def test_a_score_before_the_feedback_is_not_to_be_had(name: str, monkeypatch: py
 @pytest.mark.parametrize("name", NAMES)
 def test_the_rubric_describes_every_level_and_no_other(name: str) -> None:
     question = load_question(name)
-    described = re.findall(r"^Score (\d+): \S", question.per_subgoal, flags=re.MULTILINE)
+    described = re.findall(r"^Score (\d+): \S", question.parts[-1], flags=re.MULTILINE)
     assert tuple(described) == question.form.levels
     low, high = described[0], described[-1]
     assert question.shared.count(f"from {low} to {high}") == 2

@@ -110,7 +110,7 @@ def test_the_shared_part_is_how_every_prompt_begins() -> None:
             *before, beginning = prompt.shared
             assert prompt.messages[: len(before)] == tuple(before)
             assert prompt.messages[len(before)].content.startswith(beginning.content)
-    bare = replace(tiny.QUESTION, per_sample="${input}\n")
+    bare = replace(tiny.QUESTION, parts=("${input}\n",))
     assert bare.prompt(TEXTS).shared == bare.prompt(TEXTS).messages[:-1]
 
 
@@ -163,8 +163,8 @@ def _other_answer(example: dict[str, Any]) -> dict[str, Any]:
     "changed",
     [
         lambda q: replace(q, shared=q.shared + "."),
-        lambda q: replace(q, per_sample=q.per_sample + "\n"),
-        lambda q: replace(q, per_subgoal=q.per_subgoal + "?"),
+        lambda q: replace(q, parts=(q.parts[0] + "\n", q.parts[1])),
+        lambda q: replace(q, parts=(q.parts[0], q.parts[1] + "?")),
         lambda q: replace(q, form=JsonForm({**tiny.SCHEMA, "properties": dict(reversed(tiny.PROPERTIES.items()))})),
         lambda q: replace(q, form=JsonForm({**tiny.SCHEMA, "title": "Another"})),
         lambda q: replace(q, form=LineForm("(?P<explanation>[a-z]+) so (?P<score>[0-5])")),

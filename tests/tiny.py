@@ -26,8 +26,7 @@ EXAMPLE = {
 QUESTION = Question(
     "tiny",
     "Score the sample from 0.0 to 1.0.",
-    "<sample>\nInput: ${input}\nOutput: ${output}\n</sample>\n",
-    "${name}: ${description}",
+    ("<sample>\nInput: ${input}\nOutput: ${output}\n</sample>\n", "${name}: ${description}"),
     JsonForm(SCHEMA),
     (EXAMPLE,),
 )
