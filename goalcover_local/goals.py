@@ -4,44 +4,105 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
-from collections.abc import Iterable
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from .errors import GoalError
+from .goal_checks import checks_of, review_of
 from .resources import shipped
-from .terms import Exchange, Goal, Subgoal
+from .tables import Table, table_of, text_of
+from .terms import CONSTRAINTS, Constraint, Exchange, Goal, Subgoal
 
-_GOAL_KEYS = ("goal", "specification", "tau", "exchanges", "subgoals", "checks")
-_EXCHANGE_KEYS = ("question", "answer")
+_GOAL_KEYS = ("goal", "specification", "tau", "exchanges", "subgoals", "checks", "reviews")
+_EXCHANGE_KEYS = ("question", "answer", "aspect", "suggestions", "statement")
 _SUBGOAL_KEYS = ("id", "name", "description", "evidence", "target_share")
-_ID = re.compile(r"[a-z][a-z0-9-]*")
+Accepted = Mapping[tuple[Constraint, tuple[str, ...], str], str]
+"""Reasons for which violations may be, by constraint, ids in their order, and sentence of the specification."""
+
+_LONGEST_ID = 40  # characters, of those made from a name
+_BULLET = re.compile(r"(?:[-*]|\d+[.)])(?:\s+|$)")
 
 
 def read_goal(path: Path | str) -> Goal:
     """The goal that a `goal.toml` states: texts trimmed at both ends, subgoals in the order of the file.
 
-    `goal` and at least one `[[subgoals]]` are needed; `tau` and each `target_share` lie in (0, 1]; `[checks]`
-    may stand there and is not read. Raises GoalError, naming the file and the subgoal, for anything else: an
-    unknown key, a wrong type, an empty text, a bad or repeated id, two subgoals of one text.
+    `goal` and at least one `[[subgoals]]` are needed; `tau` and each `target_share` lie in (0, 1]; exchanges, checks
+    and reviews may stand there, and the ids in checks and reviews may be of subgoals that are gone. Raises GoalError,
+    naming the file and the table, for anything else: an unknown key, a wrong type, an empty text, a bad or repeated
+    id, two subgoals of one text.
     """
-    top = _Table(_parsed(Path(path)), str(path))
+    return parse_goal(text_of(Path(path)), str(path))
+
+
+def parse_goal(text: str, where: str) -> Goal:
+    """The goal that the text of a goal file states, as `read_goal` reads it; `where` names the file in errors."""
+    top = table_of(text, where)
     top.refuse_unknown(_GOAL_KEYS)
-    top.table("checks")
-    subgoals = [_subgoal(table) for table in top.tables("subgoals", "subgoal")]
-    if not subgoals:
-        mend = "Add at least one [[subgoals]] with id, name and description."
-        raise GoalError(f"{path} has no subgoals.", mend)
-    _refuse_equals(str(path), subgoals)
     return Goal(
         text=top.text("goal"),
         specification=top.text("specification", default=""),
         exchanges=tuple(_exchange(table) for table in top.tables("exchanges", "exchange")),
-        subgoals=tuple(subgoals),
+        subgoals=_subgoals(top),
         tau=top.share("tau", default=0.6),
+        checks=checks_of(top.table("checks")),
+        reviews=tuple(review_of(table) for table in top.tables("reviews", "review")),
     )
+
+
+def read_subgoals(path: Path | str) -> tuple[Subgoal, ...]:
+    """The subgoals that somebody wrote by hand, in the order of the file; a description may be missing, then it is "".
+
+    A file that ends in `.toml` has `[[subgoals]]` as a goal file has, of which only `name` is needed; the goal's
+    other keys may stand there and are not read. Any other file is plain text: one subgoal a line, `name` or
+    `name: description`, after a bullet or a number or none; blank lines and lines that begin with `#` are passed
+    over. Ids that are missing are made from names. Raises GoalError as `read_goal` does.
+    """
+    text = text_of(Path(path))
+    if Path(path).suffix.lower() != ".toml":
+        return _listed(text, str(path))
+    top = table_of(text, str(path))
+    top.refuse_unknown(_GOAL_KEYS)
+    return _subgoals(top, by_hand=True)
+
+
+def read_answers(path: Path | str) -> tuple[tuple[Exchange, ...], Accepted]:
+    """What was answered and accepted beforehand: exchanges, and the reasons for which violations may be.
+
+    A goal file that was clarified before tells both. Any other file is TOML with `[[exchanges]]` (`question` or `aspect`,
+    and `answer`) and `[[accepted]]` (`constraint`, `subgoals` or `statement`, and `reason`). Raises GoalError as
+    `read_goal` does.
+    """
+    text = text_of(Path(path))
+    top = table_of(text, str(path))
+    if "goal" in top:
+        goal = parse_goal(text, str(path))
+        found = goal.checks.findings if goal.checks else ()
+        return goal.exchanges, {
+            (each.constraint, tuple(sorted(each.subgoals)), each.statement): each.reason
+            for each in found
+            if each.outcome == "accepted"
+        }
+    top.refuse_unknown(("exchanges", "accepted"))
+    exchanges = tuple(_exchange(table, scripted=True) for table in top.tables("exchanges", "exchange"))
+    accepted: dict[tuple[Constraint, tuple[str, ...], str], str] = {}
+    for table in top.tables("accepted", "acceptance"):
+        table.refuse_unknown(("constraint", "subgoals", "statement", "reason"))
+        about = tuple(sorted(table.ids("subgoals"))), table.text("statement", default="")
+        accepted[(table.word("constraint", CONSTRAINTS), *about)] = table.text("reason")
+    return exchanges, accepted
+
+
+def slug(name: str, taken: Collection[str] = ()) -> str:
+    """An id made from a name: small letters, digits and hyphens, at most 40 characters, none of those taken."""
+    plain = unicodedata.normalize("NFKD", name).casefold().encode("ascii", "ignore").decode()
+    word = re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "subgoal"
+    word = word if word[0].isalpha() else f"s-{word}"
+    found, number = _cut(word, _LONGEST_ID), 1
+    while found in taken:
+        number += 1
+        found = f"{_cut(word, _LONGEST_ID - len(f'-{number}'))}-{number}"
+    return found
 
 
 def find_goal(name_or_path: Path | str) -> Path:
@@ -68,95 +129,41 @@ def shipped_goals() -> dict[str, Path]:
     return {file.stem: file for file in sorted(shipped("goals").glob("*.toml"))}
 
 
-@dataclass(frozen=True, slots=True)
-class _Table:
-    """One table of a goal file; `where` names it in errors."""
-
-    values: dict[str, Any]
-    where: str
-
-    def refuse_unknown(self, known: Iterable[str]) -> None:
-        """Raises GoalError at the first key that is not among the known."""
-        allowed = list(known)
-        for key in self.values:
-            if key not in allowed:
-                close = difflib.get_close_matches(key, allowed, n=1)
-                mend = f"Did you mean {close[0]!r}?" if close else f"The keys here are {', '.join(allowed)}."
-                raise GoalError(f"{self.where} has an unknown key {key!r}.", mend)
-
-    def text(self, key: str, default: str | None = None) -> str:
-        """The text under a key, trimmed; without a default it must stand there and not be empty."""
-        value = self.values.get(key, default)
-        if value is None:
-            raise GoalError(f"{self.where} has no {key!r}.", f'Add: {key} = "…"')
-        if not isinstance(value, str):
-            raise GoalError(f"{self.where}: {key!r} is {_kind(value)}, not a text.", "Put it in quotes.")
-        if default is None and not value.strip():
-            raise GoalError(f"{self.where}: {key!r} is empty.", "Write a text there.")
-        return value.strip()
-
-    def share(self, key: str, default: float) -> float:
-        """The number under a key, in (0, 1]."""
-        value = self.values.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            problem = f"{self.where}: {key!r} is {_kind(value)}, not a number."
-            raise GoalError(problem, f"Write, for example: {key} = {default}")
-        if not 0 < value <= 1:
-            raise GoalError(f"{self.where}: {key!r} is {value}.", "Give a number above 0 and at most 1.")
-        return float(value)
-
-    def table(self, key: str) -> dict[str, Any]:
-        """The table under a key, empty if there is none."""
-        value = self.values.get(key, {})
-        if not isinstance(value, dict):
-            raise GoalError(f"{self.where}: {key!r} is {_kind(value)}, not a table.", f"Write it as [{key}].")
-        return value
-
-    def tables(self, key: str, noun: str) -> list[_Table]:
-        """The list of tables under a key, empty if there is none; each is named by its noun and position."""
-        value = self.values.get(key, [])
-        if not isinstance(value, list) or not all(isinstance(table, dict) for table in value):
-            raise GoalError(f"{self.where}: {key!r} is not a list of tables.", f"Write each as [[{key}]].")
-        return [_Table(table, f"{self.where}, {noun} {place}") for place, table in enumerate(value, 1)]
-
-
-def _parsed(path: Path) -> dict[str, Any]:
-    """The TOML table of a file. Raises GoalError: not there, not UTF-8, not TOML."""
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        problem = f"{path} cannot be read: {error.strerror}."
-        raise GoalError(problem, "Check the path and its permissions.") from None
-    if content.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
-        raise GoalError(f"{path} begins with a byte-order mark.", "Save it as UTF-8 without one.")
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise GoalError(f"{path} is not UTF-8: line {line}.", "Save it as UTF-8.") from None
-    try:
-        return tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        problem = str(error).replace("at end of document", f"at line {len(text.splitlines())}, its last")
-        raise GoalError(f"{path} is not valid TOML: {problem}.", "Mend that line.") from None
-
-
-def _exchange(table: _Table) -> Exchange:
+def _exchange(table: Table, scripted: bool = False) -> Exchange:
+    """An exchange as it was; a scripted one, whose question is not known yet, may name its aspect instead."""
     table.refuse_unknown(_EXCHANGE_KEYS)
-    return Exchange(question=table.text("question"), answer=table.text("answer"))
+    return Exchange(
+        question=table.text("question", default="" if scripted and "aspect" in table else None),
+        answer=table.text("answer") if "answer" in table else "",
+        aspect=table.text("aspect", default=""),
+        suggestions=table.texts("suggestions"),
+        statement=table.text("statement", default=""),
+    )
 
 
-def _subgoal(table: _Table) -> Subgoal:
-    identity = table.text("id")
-    if not _ID.fullmatch(table.values["id"]):
-        mend = "Begin with a small letter; then small letters, digits and hyphens."
-        raise GoalError(f"{table.where}: {table.values['id']!r} cannot be an id.", mend)
-    named = _Table(table.values, f"{table.where} ({identity!r})")
+def _subgoals(top: Table, by_hand: bool = False) -> tuple[Subgoal, ...]:
+    """The subgoals under `top`, at least one, no two alike; those by hand may lack id and description."""
+    tables = top.tables("subgoals", "subgoal")
+    if not tables:
+        needed = "a name" if by_hand else "id, name and description"
+        raise GoalError(f"{top.where} has no subgoals.", f"Add at least one [[subgoals]] with {needed}.")
+    taken = {table.id("id") for table in tables if "id" in table}
+    subgoals: list[Subgoal] = []
+    for table in tables:
+        made = by_hand and "id" not in table
+        subgoals.append(_subgoal(table, slug(table.text("name"), taken) if made else table.id("id"), by_hand))
+        taken.add(subgoals[-1].id)
+    _refuse_equals(top.where, subgoals)
+    return tuple(subgoals)
+
+
+def _subgoal(table: Table, identity: str, by_hand: bool) -> Subgoal:
+    named = Table(table.values, f"{table.where} ({identity!r})")
     named.refuse_unknown(_SUBGOAL_KEYS)
     return Subgoal(
         id=identity,
         name=named.text("name"),
-        description=named.text("description"),
+        description=named.text("description", default="" if by_hand else None),
         evidence=named.text("evidence", default=""),
         target_share=named.share("target_share", default=0.05),
     )
@@ -177,7 +184,29 @@ def _refuse_equals(where: str, subgoals: list[Subgoal]) -> None:
         texts[subgoal.digest] = subgoal.id
 
 
-def _kind(value: object) -> str:
-    """What a TOML value is, in words."""
-    names = {bool: "true or false", int: "a number", float: "a number", str: "a text", list: "a list"}
-    return names.get(type(value), "a table" if isinstance(value, dict) else "a date or time")
+def _listed(text: str, where: str) -> tuple[Subgoal, ...]:
+    """The subgoals of a plain text, one a line. Raises GoalError: a line without a name, two alike, none at all."""
+    subgoals: dict[str, Subgoal] = {}
+    lines: dict[str, int] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        words = line.strip()
+        if not words or words.startswith("#"):
+            continue
+        name, *rest = re.split(r"\s*:(?:\s+|$)", _BULLET.sub("", words, count=1), maxsplit=1)
+        if not name:
+            raise GoalError(f"{where}, line {number} has no name.", "Write: name, or name: description.")
+        subgoal = Subgoal(slug(name, subgoals), name, "".join(rest))
+        if subgoal.digest in lines:
+            problem = f"{where}: lines {lines[subgoal.digest]} and {number} have the same text."
+            raise GoalError(problem, "Remove one, or say how they differ.")
+        subgoals[subgoal.id], lines[subgoal.digest] = subgoal, number
+    if not subgoals:
+        raise GoalError(f"{where} has no subgoals.", "Write one a line: name, or name: description.")
+    return tuple(subgoals.values())
+
+
+def _cut(word: str, length: int) -> str:
+    """As many of a word's hyphenated parts as have room, or what has room of the first."""
+    if len(word) <= length:
+        return word
+    return word[: length + 1].rpartition("-")[0] or word[:length]

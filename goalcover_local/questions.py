@@ -213,6 +213,11 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
 
 
+def reference_cases(name: str) -> list[dict[str, Any]]:
+    """The cases of a question whose right answer is known: {"fields": {placeholder: text}, "answer": {...}}."""
+    return read_lines(shipped("grammars") / name / "reference.jsonl")
+
+
 def _check(question: Question) -> None:
     """Nothing; raises QuestionError if its schema, placeholders and examples do not fit together."""
     if isinstance(question.form, JsonForm):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 ANCHORS: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
@@ -37,10 +37,17 @@ def digest_of(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """A clarifying question and the practitioner's answer (paper, section 3.2)."""
+    """A clarifying question and the practitioner's answer (paper, section 3.2); an empty answer means it was skipped.
+
+    `aspect` names what was asked about, `suggestions` were offered, and `statement` is what the answer added to the
+    specification.
+    """
 
     question: str
     answer: str
+    aspect: str = ""
+    suggestions: tuple[str, ...] = ()
+    statement: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,79 @@ class Subgoal:
         return digest_of({"name": self.name, "description": self.description, "evidence": self.evidence})
 
 
+Constraint = Literal["atomicity", "disjointness", "coverage"]
+"""What a decomposition must satisfy (paper, Eqs. 1–3): each subgoal one capability, no two alike, none missing."""
+
+CONSTRAINTS: tuple[Constraint, ...] = ("atomicity", "disjointness", "coverage")
+
+Outcome = Literal["holds", "violated", "accepted", "undecided"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found of one subgoal (atomicity), of two (disjointness), or of one sentence (coverage).
+
+    `subgoals` are ids; `statement` is the specification's sentence that was held against the set. `probability` is that
+    the constraint holds, in [0, 1]; None if the judge failed to say. `outcome` is `undecided` where it failed or is
+    not fit to tell, and `accepted` where a person overruled a violation, for a `reason`. `note` says what the judge
+    named: a compound's parts, why two overlap, what is missing.
+    """
+
+    constraint: Constraint
+    subgoals: tuple[str, ...]
+    statement: str = ""
+    probability: float | None = None
+    outcome: Outcome = "undecided"
+    note: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """One attempt to mend a violation: ids before and after, and whether the set was better for it."""
+
+    constraint: Constraint
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    kept: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """The checks of one decomposition: by which judge, how fit it was, and what it found.
+
+    `subgoals` is the digest of what was checked (`Goal.decomposition`): another one means that the checks are stale.
+    `fitness` maps each constraint that was checked to the judge's accuracy on our own reference cases, in [0, 1].
+    """
+
+    judge: str
+    digest: str
+    subgoals: str
+    fitness: Mapping[str, float]
+    findings: tuple[Finding, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+
+
+Mark = Literal["yes", "no"]
+
+
+@dataclass(frozen=True, slots=True)
+class Review:
+    """An expert's marks on a decomposition (paper, section 7.2); what was not marked is absent.
+
+    `atomic` and `needed` map subgoal ids to marks, `disjoint` maps pairs of ids; `missing` names capabilities that no
+    subgoal covers, `comments` map subgoal ids to remarks. `subgoals` is the digest of what was reviewed.
+    """
+
+    reviewer: str
+    subgoals: str
+    atomic: Mapping[str, Mark] = field(default_factory=dict)
+    needed: Mapping[str, Mark] = field(default_factory=dict)
+    disjoint: Mapping[tuple[str, str], Mark] = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+    comments: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
     """What the fine-tuned model should be able to do, and its decomposition."""
@@ -68,10 +148,17 @@ class Goal:
     exchanges: tuple[Exchange, ...] = ()
     subgoals: tuple[Subgoal, ...] = ()
     tau: float = 0.6
+    checks: Checks | None = None
+    reviews: tuple[Review, ...] = ()
+
+    @property
+    def decomposition(self) -> str:
+        """Digest of what checks and reviews speak of: goal, specification, and each subgoal's id and text."""
+        return digest_of([self.text, self.specification, [[s.id, s.digest] for s in self.subgoals]])
 
     @property
     def digest(self) -> str:
-        """Digest of the goal as a whole: its texts, subgoals, ids and thresholds."""
+        """Digest of what an assessment rests on: texts, subgoals, ids and thresholds; not how they came about."""
         return digest_of(
             {
                 "text": self.text,

@@ -15,13 +15,14 @@ import goalcover_local
 PACKAGE = "goalcover_local"
 ROOT = Path(goalcover_local.__file__).parent
 FLOORS = (
-    ("", "terms", "errors", "resources"),
+    ("", "terms", "errors", "resources", "files"),
     ("stats", "offline", "engines"),
-    ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "formats", "goals"),
-    ("judges", "canary"),
-    ("scales", "coverage", "trials"),
+    ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "formats"),
+    ("goals", "tables", "goal_checks", "goal_editing", "goal_writing", "review_sheets"),
+    ("judges", "canary", "asking"),
+    ("scales", "coverage", "overlaps", "trials"),
     ("phases",),
-    ("store", "folder", "records", "chain"),
+    ("store", "drafts", "folder", "records", "chain"),
     ("report",),
     ("cli",),
 )

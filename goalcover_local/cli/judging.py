@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_OPTIONS = (
+_MODEL = (
     click.option(
         "--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given."
     ),
@@ -31,6 +31,8 @@ _OPTIONS = (
         help="Comma-separated devices, a process each, such as cuda:0,cuda:1. One is found if not given.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads for the judge."),
+)
+_ALIGNMENT = (
     click.option("--question", help="Which question of grammars/ is asked; the card's choice if not given."),
     click.option(
         "--order",
@@ -40,11 +42,18 @@ _OPTIONS = (
 )
 
 
-def judge_options(command: Command) -> Command:
-    """The command with the options that name a judge."""
-    for option in reversed(_OPTIONS):
+def model_options(command: Command) -> Command:
+    """The command with the options that name a model and what runs it."""
+    for option in reversed(_MODEL):
         command = option(command)
     return command
+
+
+def judge_options(command: Command) -> Command:
+    """The command with the options that name a judge of alignment: a model, and how it is asked."""
+    for option in reversed(_ALIGNMENT):
+        command = option(command)
+    return model_options(command)
 
 
 def named_card(options: Mapping[str, Any]) -> Card:
@@ -52,6 +61,16 @@ def named_card(options: Mapping[str, Any]) -> Card:
     from ..cards import DEFAULT_CARD, load_card
 
     return load_card(options["card_name"] or DEFAULT_CARD)
+
+
+def placed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the options say that a model is to run, as `judges.open_engine` takes it."""
+    return {
+        "engine": options["engine"],
+        "url": options["url"],
+        "devices": [device.strip() for device in options["devices"].split(",") if device.strip()],
+        "threads": options["threads"],
+    }
 
 
 def opened_judge(card: Card, options: Mapping[str, Any]) -> Judge:
@@ -63,8 +82,5 @@ def opened_judge(card: Card, options: Mapping[str, Any]) -> Judge:
         question=options["question"],
         order=options["order"],
         decode=options.get("decode", "choice"),
-        engine=options["engine"],
-        url=options["url"],
-        devices=[device.strip() for device in options["devices"].split(",") if device.strip()],
-        threads=options["threads"],
+        **placed(options),
     )

@@ -14,6 +14,7 @@ from ..errors import GoalCoverError
 COMMANDS: Mapping[str, str] = {
     "models": "List, fetch, add and verify the models that judge.",
     "doctor": "Prove that a judge is ready: weights, grammar, sockets, memory, run folder.",
+    "clarify": "Turn a goal into subgoals, each one thing, no two alike, none missing.",
     "assess": "Judge every sample against every subgoal of a goal.",
     "show": "Print a run's coverage table.",
     "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",

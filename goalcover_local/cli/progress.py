@@ -64,13 +64,14 @@ class _Bar(Progress):
 
 
 @contextmanager
-def progress(what: str, total: int, unit: str) -> Iterator[Progress]:
-    """A context with a Progress to advance; its last line stays."""
+def progress(what: str, total: int, unit: str, *, passing: bool = False) -> Iterator[Progress]:
+    """A context with a Progress to advance; its last line stays, unless it is in passing on a terminal."""
     if sys.stderr.isatty():
         bar = _Bar(what, total, unit)
         with bar._bar:
             yield bar
-        click.echo(bar.line(), err=True)
+        if not passing:
+            click.echo(bar.line(), err=True)
         return
     lines = Progress(what, total, unit)
     yield lines

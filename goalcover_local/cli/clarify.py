@@ -1,0 +1,297 @@
+"""`goalcover clarify`: from a goal to a checked set of subgoals, with a person or by a script."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .judging import model_options, named_card, placed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+    from ..asking import Asker
+    from ..drafts import DraftFile
+    from ..overlaps import Overlap
+    from ..phases.clarify import Draft
+    from ..terms import Goal
+    from .interview import Script
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("clarify", short_help="Turn a goal into subgoals, each one thing, no two alike, none missing.")
+@click.argument("goal", required=False)
+@click.option("-o", "--output", type=_FILE, help="The goal file to write (with --review: the sheet).")
+@click.option("--resume", is_flag=True, help="Go on with the draft of the goal file named by -o.")
+@click.option(
+    "--answers", type=_FILE, help="Answers to give, and violations to accept: a TOML file, or an earlier goal."
+)
+@click.option("--yes", is_flag=True, help="Ask nobody: skip questions without an answer, take the set as it is.")
+@click.option(
+    "--subgoals", "subgoals_file", type=_FILE, help="A set written by hand, to be checked: TOML, or a name a line."
+)
+@click.option("--check", is_flag=True, help="Check the set of the goal file GOAL again; -o writes the outcome.")
+@click.option(
+    "--run",
+    "run_folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="With --check: a run that assessed these subgoals; tells how far its values overlap.",
+)
+@click.option("--review", is_flag=True, help="Write a sheet on which an expert marks the set of the goal file GOAL.")
+@click.option("--marks", type=_FILE, help="With --review: a filled-in sheet; -o writes the goal file with its marks.")
+@click.option("--no-questions", is_flag=True, help="Ask no clarifying questions (an ablation).")
+@click.option("--no-refinement", is_flag=True, help="Put answers into the specification as they are (an ablation).")
+@click.option("--no-checks", is_flag=True, help="Check no subgoals, and repair none (an ablation).")
+@click.option("--overwrite", is_flag=True, help="Replace an output file, or a draft, that is there.")
+@model_options
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Clarify GOAL, in quotes, into a goal file that `goalcover assess` takes.
+
+    A local model asks what the goal leaves open, writes a specification from the answers, proposes subgoals, and checks
+    that each is one capability, that no two overlap, and that together they cover the specification. Every step is
+    saved: Ctrl-C, and later --resume, lose nothing. GOAL may also be a goal file, whose set is then worked on.
+
+    \b
+    Example:
+      goalcover clarify "Build a medical QA system for clinical decision support" -o goal.toml
+      goalcover clarify --resume -o goal.toml
+      goalcover clarify "Summarise bills of Congress" --answers answers.toml --yes -o goal.toml
+      goalcover clarify --check goal.toml --run runs/first
+      goalcover clarify --review goal.toml -o sheet.md
+
+    Exit codes: 0 done, 1 error, 2 usage, 3 a violation stands that nobody accepted, 130 interrupted and resumable.
+    """
+    _check_usage(options)
+    if options["review"]:
+        _review(options)
+        return
+    if options["check"]:
+        ctx.exit(_check(options))
+    ctx.exit(_clarify(options))
+
+
+def _check_usage(options: Mapping[str, Any]) -> None:
+    """Nothing; raises UsageError for options that make no sense together."""
+    modes = [name for name in ("check", "review", "resume") if options[name]]
+    if len(modes) > 1:
+        raise click.UsageError(f"--{modes[0]} and --{modes[1]} do not go together.")
+    if options["marks"] and not options["review"]:
+        raise click.UsageError("--marks goes with --review.")
+    if options["run_folder"] and not options["check"]:
+        raise click.UsageError("--run goes with --check.")
+    if options["resume"] and options["subgoals_file"]:
+        raise click.UsageError("--resume goes on with the draft's own set; leave --subgoals out.")
+    if not options["resume"] and not options["goal"]:
+        raise click.UsageError("Give a goal, in quotes.")
+    if not options["output"] and not options["check"]:
+        raise click.UsageError("Name the file to write: -o FILE.")
+
+
+def _clarify(options: Mapping[str, Any]) -> int:
+    """The exit code of an interview, which ends with a goal file."""
+    from ..goal_writing import save_goal
+    from ..phases.clarify import clarified
+    from .interview import Interview
+
+    output: Path = options["output"]
+    file, origin = _resumed(options) if options["resume"] else _begun(options)
+    script = _script(options)
+    if not options["yes"] and not sys.stdin.isatty():
+        raise click.UsageError("This needs a terminal; give --yes, and --answers FILE, to do without one.")
+    console = _console()
+    try:
+        with _asker(options, file) as asker:
+            draft = Interview(file, asker, console, script).run()
+            goal = clarified(draft, named_card(options).name, asker, origin)
+            n_failed = asker.n_failed
+    except KeyboardInterrupt:
+        click.echo(f"\nSaved. `goalcover clarify --resume -o {output}` goes on from here.", err=True)
+        return 130
+    save_goal(goal, output)
+    file.remove()
+    return _told(draft, output, n_failed)
+
+
+def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
+    """The exit code, after saying what was written and what stands against it."""
+    from ..terms import CONSTRAINTS
+
+    if output:
+        click.echo(f"{output}: {len(draft.subgoals)} subgoals, {len(draft.exchanges)} exchanges.", err=True)
+    if n_failed:
+        click.echo(f"The model failed to answer {n_failed} times; --check asks again.", err=True)
+    if draft.findings is None:
+        click.echo("Nothing was checked (--no-checks).", err=True)
+        return 0
+    undecided = [
+        name for name in CONSTRAINTS if any(f.outcome == "undecided" and f.constraint == name for f in draft.findings)
+    ]
+    if undecided:
+        click.echo(
+            f"Undecided: {', '.join(undecided)}. Look at the set yourself, or check it with a larger model.", err=True
+        )
+    if draft.violations:
+        click.echo(f"{len(draft.violations)} violations stand and nobody accepted them.", err=True)
+        return 3
+    return 0
+
+
+def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
+    """A new draft beside the output, and the goal file it works on if GOAL names one."""
+    from ..drafts import DraftFile
+    from ..goals import read_goal, read_subgoals
+    from ..phases.clarify import Steps, begin, reopened
+
+    output: Path = options["output"]
+    place = _draft_of(output)
+    text: str = options["goal"]
+    origin = read_goal(text) if text.endswith(".toml") and Path(text).is_file() else None
+    same = origin is not None and output.exists() and Path(text).samefile(output)
+    if not options["overwrite"]:
+        if place.exists():
+            raise click.UsageError(f"There is a draft {place}: go on with --resume, or begin anew with --overwrite.")
+        if output.exists() and not same:
+            raise click.UsageError(f"{output} is there already: name another file, or give --overwrite.")
+    steps = Steps(not options["no_questions"], not options["no_refinement"], not options["no_checks"])
+    subgoals = read_subgoals(options["subgoals_file"]) if options["subgoals_file"] else ()
+    if not text.strip():
+        raise click.UsageError("The goal is empty.")
+    draft = (
+        reopened(origin, steps) if origin and not subgoals else begin(origin.text if origin else text, steps, subgoals)
+    )
+    kept = {"judge": named_card(options).name, "origin": str(Path(text).absolute()) if origin else ""}
+    return DraftFile.begin(place, draft, kept), origin
+
+
+def _resumed(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
+    from ..drafts import DraftFile
+    from ..goals import read_goal
+
+    file = DraftFile.resume(_draft_of(options["output"]))
+    judge = str(file.options.get("judge", ""))
+    if options["card_name"] is None and judge:
+        options["card_name"] = judge  # type: ignore[index]
+    origin = str(file.options.get("origin", ""))
+    return file, read_goal(origin) if origin else None
+
+
+def _draft_of(output: Path) -> Path:
+    return output.with_name(f"{output.name}.draft")
+
+
+def _script(options: Mapping[str, Any]) -> Script:
+    from ..goals import read_answers
+    from .interview import Script
+
+    if options["answers"] is None:
+        return Script([], {}, options["yes"])
+    exchanges, accepted = read_answers(options["answers"])
+    return Script(list(exchanges), accepted, options["yes"])
+
+
+@contextmanager
+def _asker(options: Mapping[str, Any], file: DraftFile | None = None) -> Iterator[Asker]:
+    """A context with the model that the options name, whose answers the draft remembers."""
+    from ..asking import open_asker
+    from .interview import watched
+
+    card = named_card(options)
+    click.echo(f"Loading {card.name} …", err=True)
+    owned: dict[str, Any] = {"memory": file.memory, "keep": file.save} if file else {}
+    asker = open_asker(card, **placed(options), watch=watched, **owned)
+    try:
+        yield asker
+    finally:
+        asker.engine.close()
+
+
+def _check(options: Mapping[str, Any]) -> int:
+    """The exit code of checking a goal file's set again."""
+    from ..goal_writing import save_goal
+    from ..goals import find_goal, read_goal
+    from ..phases.clarify import advance, clarified, reopened
+    from .decomposition import print_overlaps, print_set, unfit_for
+
+    goal = read_goal(find_goal(options["goal"]))
+    measured = _measured(goal, options["run_folder"]) if options["run_folder"] else None
+    draft = reopened(goal)
+    with _asker(options) as asker:
+        *_, draft = draft, *advance(draft, asker)
+        checked = clarified(draft, named_card(options).name, asker, goal)
+        n_failed, unfit = asker.n_failed, unfit_for(asker)
+    console = _console()
+    print_set(console, draft.subgoals, draft.findings)
+    for line in unfit:
+        click.echo(line, err=True)
+    if measured is not None:
+        print_overlaps(console, measured, draft.findings or ())
+    if options["output"]:
+        save_goal(checked, options["output"])
+    return _told(draft, options["output"], n_failed)
+
+
+def _measured(goal: Goal, folder: Path) -> list[Overlap]:
+    """How far the goal's subgoals overlap by a run's values. Raises GoalError for those that the run did not assess."""
+    from ..errors import GoalError
+    from ..overlaps import overlaps
+    from ..store import Run
+    from .results import results
+
+    with Run.open(folder, write=False) as run:
+        found = results(run)
+    places = {subgoal.digest: place for place, subgoal in enumerate(found.goal.subgoals)}
+    absent = [subgoal.id for subgoal in goal.subgoals if subgoal.digest not in places]
+    if absent:
+        raise GoalError(
+            f"The run {folder} did not assess {', '.join(absent)} as this goal file states it.",
+            "Assess the goal file into it first: only what is new is judged.",
+        )
+    columns = [places[subgoal.digest] for subgoal in goal.subgoals]
+    return overlaps([subgoal.id for subgoal in goal.subgoals], found.values[found.value][:, columns])
+
+
+def _review(options: Mapping[str, Any]) -> None:
+    """Nothing; writes a sheet for an expert, or reads a filled-in one into the goal file."""
+    from ..files import replace_file
+    from ..goal_writing import save_goal
+    from ..goals import find_goal, read_goal
+    from ..review_sheets import agreement, read_sheet, sheet
+    from ..tables import text_of
+
+    output: Path = options["output"]
+    origin = find_goal(options["goal"])
+    goal = read_goal(origin)
+    if options["marks"] is None:
+        if output.exists() and not options["overwrite"]:
+            raise click.UsageError(f"{output} is there already: name another file, or give --overwrite.")
+        replace_file(output, sheet(goal))
+        click.echo(f"{output}: {len(goal.subgoals)} subgoals to review.", err=True)
+        return
+    review = read_sheet(text_of(options["marks"]), goal, str(options["marks"]))
+    others = tuple(
+        each for each in goal.reviews if (each.reviewer, each.subgoals) != (review.reviewer, review.subgoals)
+    )
+    marked = replace(goal, reviews=(*others, review))
+    save_goal(marked, output)
+    click.echo(f"{output}: the review by {review.reviewer} is in it.", err=True)
+    for found in agreement(marked):
+        click.echo(f"{found.constraint}: the model agrees with {found.n_agree} of {found.n_marked} marks.")
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = max(console.width, 120)
+    return console

@@ -1,0 +1,376 @@
+"""Phase 1, goal clarification: from a goal to a checked set of subgoals, model and practitioner in turn (section 3.2).
+
+A `Draft` is all that is known so far. `advance` does the model's work until a person is needed; a person's moves are
+functions from a draft to a draft. So whoever keeps drafts can take any move back, and can stop and go on anywhere.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import SequenceMatcher
+from functools import cache
+from typing import Literal
+
+from ..asking import Asker
+from ..questions import read_lines
+from ..resources import shipped
+from ..terms import Checks, Exchange, Finding, Goal, Repair, Subgoal, digest_of
+from .decompose import QUESTIONS, Checked, check, described, key, listed, propose, repair, sentences, violations
+
+PER_ROUND = 3
+"""How many questions are asked at a time."""
+
+Stage = Literal["refining", "asking", "answering", "proposing", "checking", "repairing", "settling", "done"]
+
+_KEPT_WORDS = 0.8
+"""The least share of an answer's words that a statement made from it must keep."""
+
+_LONGEST_SUGGESTION = 120
+"""A longer one, in characters, is no suggestion any more."""
+
+_ALIKE = 0.85
+"""From this similarity on, two questions are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aspect:
+    """A side of the operational scope that a specification should tell; `question` asks for it in plain words."""
+
+    name: str
+    asks: str
+    question: str
+    suggestions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Inquiry:
+    """A clarifying question that waits for its answer."""
+
+    aspect: str
+    question: str
+    suggestions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """Which steps of the elicitation are taken; the validation study switches them off one by one (section 7.4)."""
+
+    questions: bool = True
+    refinement: bool = True
+    checks: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A decomposition in the making.
+
+    `accepted` maps keys of violations (`decompose.key`) to the reasons for which a person lets them be; `tried` are
+    those that were tried to be repaired.
+    """
+
+    goal: str
+    steps: Steps = Steps()
+    statements: tuple[str, ...] = ()
+    exchanges: tuple[Exchange, ...] = ()
+    inquiries: tuple[Inquiry, ...] = ()
+    enough: bool = False
+    proposed: bool = False
+    subgoals: tuple[Subgoal, ...] = ()
+    findings: tuple[Finding, ...] | None = None
+    fitness: Mapping[str, float] = field(default_factory=dict)
+    repairing: bool = True
+    tried: tuple[str, ...] = ()
+    repairs: tuple[Repair, ...] = ()
+    accepted: Mapping[str, str] = field(default_factory=dict)
+    settled: bool = False
+
+    @property
+    def stage(self) -> Stage:
+        """Whose turn it is, and for what: `answering` and `settling` wait for a person."""
+        if self.settled:
+            return "done"
+        if self.inquiries:
+            return "answering"
+        if any(exchange.answer and not exchange.statement for exchange in self.exchanges):
+            return "refining"
+        if not self.enough:
+            return "asking"
+        if not self.proposed or any(not subgoal.description for subgoal in self.subgoals):
+            return "proposing"
+        if self.steps.checks and self.findings is None:
+            return "checking"
+        if self.repairing and any(key(f, self.subgoals) not in self.tried for f in self.violations):
+            return "repairing"
+        return "settling"
+
+    @property
+    def violations(self) -> list[Finding]:
+        """What stands against the set and was not accepted."""
+        return violations(self.findings or ())
+
+
+@cache
+def aspects() -> tuple[Aspect, ...]:
+    """The sides of the operational scope, the most important first."""
+    lines = read_lines(shipped("grammars") / "clarifying-question" / "aspects.jsonl")
+    return tuple(Aspect(**{**line, "suggestions": tuple(line["suggestions"])}) for line in lines)
+
+
+def begin(goal: str, steps: Steps = Steps(), subgoals: Sequence[Subgoal] = ()) -> Draft:
+    """The draft that a goal starts from: its first sentence is the goal, the others begin the specification.
+
+    Given subgoals are somebody's own: no question is asked, and nothing is repaired unless that is asked for.
+    """
+    first, *others = sentences(goal) or ("",)
+    own = bool(subgoals)
+    return Draft(
+        first,
+        steps,
+        tuple(others),
+        enough=own or not steps.questions,
+        proposed=own,
+        subgoals=tuple(subgoals),
+        repairing=not own,
+    )
+
+
+def reopened(goal: Goal, steps: Steps = Steps()) -> Draft:
+    """The draft of a goal that was clarified before: its set is checked again; what was accepted stays accepted."""
+    known = goal.checks.findings if goal.checks else ()
+    accepted = {key(found, goal.subgoals): found.reason for found in known if found.outcome == "accepted"}
+    draft = begin(goal.text, steps, goal.subgoals)
+    return replace(
+        draft, goal=goal.text, statements=sentences(goal.specification), exchanges=goal.exchanges, accepted=accepted
+    )
+
+
+def advance(draft: Draft, asker: Asker) -> Iterator[Draft]:
+    """The drafts that the model's work brings, one after each step, until a person's move is needed."""
+    while work := _WORK.get(draft.stage):
+        for step in work(draft, asker):
+            yield (draft := step)
+
+
+def open_aspects(draft: Draft, asker: Asker) -> list[Aspect]:
+    """What the specification does not tell yet and is worth asking: each aspect at most twice, a skipped one once."""
+    told = dict.fromkeys((aspect.name for aspect in aspects()), 0.0)
+    fit = is_fit(asker)
+    if fit and draft.statements:
+        for choices in asker.decide("completeness", [{"statement": statement} for statement in draft.statements]):
+            told = {name: max(most, (choices or {}).get(name, 0.0)) for name, most in told.items()}
+    wanted = []
+    for aspect in aspects():
+        answers = [exchange.answer for exchange in draft.exchanges if exchange.aspect == aspect.name]
+        unheard = len(answers) == 1 and answers[0] and fit and told[aspect.name] < 0.1
+        if unheard or (not answers and told[aspect.name] < 0.5):
+            wanted.append(aspect)
+    return wanted
+
+
+def answered(draft: Draft, answer: str) -> Draft:
+    """The draft with its first waiting question answered; an empty answer skips it."""
+    inquiry, *others = draft.inquiries
+    exchange = Exchange(inquiry.question, " ".join(answer.split()), inquiry.aspect, inquiry.suggestions)
+    return replace(draft, exchanges=(*draft.exchanges, exchange), inquiries=tuple(others))
+
+
+def enough(draft: Draft) -> Draft:
+    """The draft with no more questions to come."""
+    return replace(draft, inquiries=(), enough=True)
+
+
+def respecified(draft: Draft, statements: Sequence[str]) -> Draft:
+    """The draft with its specification rewritten by a person; what was checked must be checked again."""
+    return replace(draft, statements=tuple(statements), findings=None, settled=False)
+
+
+def asked_again(draft: Draft) -> Draft:
+    """The draft back among its questions, its subgoals dropped, with every aspect that was skipped open again."""
+    kept = tuple(exchange for exchange in draft.exchanges if exchange.answer)
+    blank = Draft(draft.goal, draft.steps, draft.statements, kept)
+    return blank
+
+
+def edited(draft: Draft, subgoals: Sequence[Subgoal]) -> Draft:
+    """The draft with a person's own set; those without a description are described, and all is checked again."""
+    return replace(draft, subgoals=tuple(subgoals), proposed=True, findings=None, repairing=False, settled=False)
+
+
+def repaired_again(draft: Draft) -> Draft:
+    """The draft with another attempt at every violation to come."""
+    return replace(draft, repairing=True, tried=())
+
+
+def accepted(draft: Draft, violation: Finding, reason: str) -> Draft:
+    """The draft with a violation that a person lets be, for a reason. Raises ValueError without one."""
+    if not reason.strip():
+        raise ValueError("a violation is accepted for a reason")
+    reasons = {**draft.accepted, key(violation, draft.subgoals): " ".join(reason.split())}
+    return replace(draft, accepted=reasons, findings=_overruled(draft.findings or (), draft.subgoals, reasons))
+
+
+def settled(draft: Draft) -> Draft:
+    """The draft, done. What still violates stays recorded as violated."""
+    return replace(draft, settled=True)
+
+
+def clarified(draft: Draft, judge: str, asker: Asker, onto: Goal | None = None) -> Goal:
+    """The goal that a draft amounts to, with its transcript and checks; `onto` gives what a draft does not hold."""
+    base = onto or Goal(draft.goal)
+    unchanged = onto is not None and sentences(onto.specification) == draft.statements
+    goal = replace(
+        base,
+        text=draft.goal,
+        specification=base.specification if unchanged else "\n".join(draft.statements),
+        exchanges=draft.exchanges,
+        subgoals=draft.subgoals,
+    )
+    checks = None
+    if draft.findings is not None:
+        questions = [asker.question(name).digest for name in (*QUESTIONS.values(), "completeness")]
+        checks = Checks(
+            judge,
+            digest_of([asker.digest, *questions]),
+            goal.decomposition,
+            draft.fitness,
+            tuple(_rounded(finding) for finding in draft.findings),
+            draft.repairs,
+        )
+    return replace(goal, checks=checks)
+
+
+def _refine(draft: Draft, asker: Asker) -> Iterator[Draft]:
+    """Every new answer becomes a sentence of the specification (paper, Eq. 4).
+
+    A sentence that loses words of the answer is not taken: then question and answer stand there as they are.
+    """
+    fresh = [n for n, exchange in enumerate(draft.exchanges) if exchange.answer and not exchange.statement]
+    exchanges = list(draft.exchanges)
+    texts = [{"goal": draft.goal, "question": e.question, "answer": e.answer} for e in (exchanges[n] for n in fresh)]
+    by_model = draft.steps.refinement and is_fit(asker)
+    written = asker.write("refinement", texts, max_tokens=80) if by_model else [None] * len(texts)
+    statements = list(draft.statements)
+    for n, answer in zip(fresh, written, strict=True):
+        exchange = exchanges[n]
+        said = " ".join(str(answer.fields["statement"]).split()) if answer and answer.fields else ""
+        if not said or _kept_words(exchange.answer, said) < _KEPT_WORDS:
+            said = f"{exchange.question} {exchange.answer}"
+        said = said if said[-1] in ".!?" else f"{said}."
+        exchanges[n] = replace(exchange, statement=said)
+        if said not in statements:
+            statements.append(said)
+    yield replace(draft, exchanges=tuple(exchanges), statements=tuple(statements))
+
+
+def _ask(draft: Draft, asker: Asker) -> Iterator[Draft]:
+    """A round of questions on what is open, or none if nothing is."""
+    wanted = open_aspects(draft, asker)[:PER_ROUND]
+    if not wanted:
+        yield replace(draft, enough=True)
+        return
+    plain = [Inquiry(aspect.name, aspect.question, aspect.suggestions) for aspect in wanted]
+    if not is_fit(asker):
+        yield replace(draft, inquiries=tuple(plain))
+        return
+    asked = [exchange.question for exchange in draft.exchanges]
+    texts = [
+        {
+            "goal": draft.goal,
+            "specification": " ".join(draft.statements) or "nothing",
+            "asked": " ".join(asked) or "nothing",
+            "aspect": aspect.asks,
+        }
+        for aspect in wanted
+    ]
+    inquiries: list[Inquiry] = []
+    for aspect, fallback, answer in zip(
+        wanted, plain, asker.write("clarifying-question", texts, max_tokens=96), strict=True
+    ):
+        fields = answer.fields or {"question": "", "suggestions": []}
+        question = " ".join(str(fields["question"]).split())
+        known = [*asked, *(inquiry.question for inquiry in inquiries)]
+        if not question.endswith("?") or any(_alike(question, other) for other in known):
+            inquiries.append(fallback)
+        else:
+            inquiries.append(Inquiry(aspect.name, question, _offered(fields["suggestions"], question)))
+    yield replace(draft, inquiries=tuple(inquiries))
+
+
+def _propose(draft: Draft, asker: Asker) -> Iterator[Draft]:
+    """Subgoals, or descriptions of those without; an unfit model leaves it at what the person named as topics."""
+    if draft.proposed:
+        yield replace(draft, subgoals=described(asker, draft.goal, draft.subgoals))
+    else:
+        topics = [exchange.answer for exchange in draft.exchanges if exchange.aspect == aspects()[0].name]
+        subgoals = propose(asker, draft.goal, draft.statements) if is_fit(asker) else listed(topics)
+        yield replace(draft, proposed=True, subgoals=subgoals)
+
+
+def is_fit(asker: Asker) -> bool:
+    """Whether the model understands a specification well enough to ask, write and propose; else a person's words do."""
+    return asker.fitness("completeness").fit
+
+
+def _check(draft: Draft, asker: Asker) -> Iterator[Draft]:
+    yield _with(draft, check(asker, draft.goal, draft.statements, draft.subgoals))
+
+
+def _repair(draft: Draft, asker: Asker) -> Iterator[Draft]:
+    checked = Checked(draft.findings or (), draft.fitness)
+    attempts = repair(asker, draft.goal, draft.statements, draft.subgoals, checked, set(draft.tried))
+    for subgoals, found, attempt, name in attempts:
+        draft = replace(draft, subgoals=subgoals, repairs=(*draft.repairs, attempt), tried=(*draft.tried, name))
+        draft = _with(draft, found)
+        yield draft
+
+
+_WORK: Mapping[str, Callable[[Draft, Asker], Iterator[Draft]]] = {
+    "refining": _refine,
+    "asking": _ask,
+    "proposing": _propose,
+    "checking": _check,
+    "repairing": _repair,
+}
+
+
+def _with(draft: Draft, checked: Checked) -> Draft:
+    return replace(
+        draft, findings=_overruled(checked.findings, draft.subgoals, draft.accepted), fitness=checked.fitness
+    )
+
+
+def _overruled(
+    findings: Sequence[Finding], subgoals: Sequence[Subgoal], reasons: Mapping[str, str]
+) -> tuple[Finding, ...]:
+    """The findings, those violations accepted for which there is a reason."""
+    return tuple(
+        replace(found, outcome="accepted", reason=reasons[name])
+        if found.outcome == "violated" and (name := key(found, subgoals)) in reasons
+        else found
+        for found in findings
+    )
+
+
+def _rounded(finding: Finding) -> Finding:
+    return finding if finding.probability is None else replace(finding, probability=round(finding.probability, 4))
+
+
+def _offered(suggestions: Sequence[str], question: str) -> tuple[str, ...]:
+    """Suggestions worth offering: no questions, none twice."""
+    trimmed = [" ".join(text.split()) for text in suggestions]
+    return tuple(
+        dict.fromkeys(text for text in trimmed if text and not text.endswith("?") and not _alike(text, question))
+    )
+
+
+def _alike(first: str, second: str) -> bool:
+    return SequenceMatcher(None, first.casefold(), second.casefold()).ratio() >= _ALIKE
+
+
+def _kept_words(answer: str, statement: str) -> float:
+    """The share of an answer's words, by their first letters, that stand in a statement."""
+    words = {word[:5] for word in re.findall(r"\w{3,}|\d+", answer.casefold())}
+    kept = {word[:5] for word in re.findall(r"\w{3,}|\d+", statement.casefold())}
+    return len(words & kept) / len(words) if words else 1.0

@@ -1,0 +1,273 @@
+"""Phase 1, step 4: subgoals proposed from a specification, checked (paper, Eqs. 1–3), and repaired where they fail."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+from ..asking import Asker
+from ..goals import slug
+from ..terms import CONSTRAINTS, Constraint, Finding, Outcome, Repair, Subgoal, digest_of
+
+MOST = 10
+"""The most subgoals that are proposed."""
+
+FEWEST = 3
+"""A proposal of fewer is asked for again."""
+
+QUESTIONS: Mapping[Constraint, str] = {
+    "atomicity": "atomicity",
+    "disjointness": "overlap",
+    "coverage": "uncovered",
+}
+"""Which question decides each constraint."""
+
+_HOLDS = {"atomicity": "one", "overlap": "apart", "uncovered": "yes"}
+_NOTED = {"atomicity": "parts", "overlap": "because", "uncovered": "missing"}
+_NO_CAPABILITY = ("users", "inputs", "outputs")
+"""What sentences tell that no subgoal need cover."""
+
+_TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What the checks of a set found, and how fit the judge was: accuracy by constraint, in [0, 1]."""
+
+    findings: tuple[Finding, ...]
+    fitness: Mapping[str, float]
+
+
+def sentences(text: str) -> tuple[str, ...]:
+    """The sentences of a specification: its lines, each split behind full stops that a capital follows."""
+    parts = [part for line in text.splitlines() for part in re.split(r"(?<=[.!?])\s+(?=[A-ZÄÖÜÀ-Þ\"“„(])", line)]
+    return tuple(part.strip() for part in parts if part.strip())
+
+
+def propose(asker: Asker, goal: str, statements: Sequence[str]) -> tuple[Subgoal, ...]:
+    """At most ten subgoals for a specification, each described; fewer than three, or none, if the judge finds no more.
+
+    Names that stand in the question's examples and nowhere in the specification are an echo, and are left out.
+    """
+    texts = {"goal": goal, "specification": "\n".join(statements) or goal}
+    said = " ".join(texts.values()).casefold()
+    examples = asker.question("subgoals").examples
+    echoes = {name.casefold() for example in examples for name in example["answer"]["names"]}
+    best: list[str] = []
+    for seed in range(_TRIES):
+        answer = asker.write("subgoals", [texts], max_tokens=120, temperature=0.7 if seed else 0.0, seed=seed)[0]
+        names = _names(answer.fields["names"]) if answer.fields else []
+        names = [name for name in names if name.casefold() not in echoes or name.casefold() in said]
+        best = max(best, names[:MOST], key=len)
+        if len(best) >= FEWEST:
+            break
+    return described(asker, goal, [Subgoal(id_, name, "") for id_, name in _identified(best)])
+
+
+def listed(texts: Sequence[str]) -> tuple[Subgoal, ...]:
+    """At most ten subgoals, named by what a person listed: the parts of texts between commas, semicolons and "and"s."""
+    parts = [part for text in texts for part in re.split(r"[;,\n]|\s(?:and|und|et|y|&)\s", text)]
+    names = _names([re.sub(r"^(?:and|und|et|y)\s+", "", part.strip()) for part in parts])[:MOST]
+    return tuple(Subgoal(id_, name, name) for id_, name in _identified(names))
+
+
+def described(asker: Asker, goal: str, subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...]:
+    """The subgoals, those without a description described in view of the others; by its name where the judge failed."""
+    bare = [subgoal for subgoal in subgoals if not subgoal.description]
+    texts = [
+        {
+            "goal": goal,
+            "others": ", ".join(other.name for other in subgoals if other.id != subgoal.id) or "none",
+            "name": subgoal.name,
+        }
+        for subgoal in bare
+    ]
+    answers = asker.write("description", texts, max_tokens=120)
+    told = {}
+    for subgoal, answer in zip(bare, answers, strict=True):
+        fields = answer.fields or {}
+        description = str(fields.get("description", "")).strip() or subgoal.name
+        evidence = subgoal.evidence or str(fields.get("evidence", "")).strip()
+        told[subgoal.id] = replace(subgoal, description=description, evidence=evidence)
+    return tuple(told.get(subgoal.id, subgoal) for subgoal in subgoals)
+
+
+def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence[Subgoal]) -> Checked:
+    """Whether each subgoal is one capability, each pair disjoint, and each sentence covered (paper, Eqs. 1–3).
+
+    A constraint that the judge is not fit to decide is undecided throughout. Sentences that tell of users, inputs or
+    outputs alone need no subgoal.
+    """
+    pairs = list(combinations(subgoals, 2))
+    listed = "\n".join(f"- {subgoal.name}: {subgoal.description}" for subgoal in subgoals)
+    held = _to_cover(asker, statements or [goal]) if subgoals else []
+    findings = [
+        *_found(
+            asker,
+            "atomicity",
+            [{"name": subgoal.name, "description": subgoal.description} for subgoal in subgoals],
+            [Finding("atomicity", (subgoal.id,)) for subgoal in subgoals],
+        ),
+        *_found(
+            asker,
+            "disjointness",
+            [{"first": _stated(first), "second": _stated(second)} for first, second in pairs],
+            [Finding("disjointness", (first.id, second.id)) for first, second in pairs],
+        ),
+        *_found(
+            asker,
+            "coverage",
+            [{"subgoals": listed, "statement": statement} for statement in held],
+            [Finding("coverage", (), statement) for statement in held],
+        ),
+    ]
+    return Checked(tuple(findings), {name: round(asker.fitness(QUESTIONS[name]).accuracy, 4) for name in CONSTRAINTS})
+
+
+def violations(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings that stand against a set and that nobody has accepted."""
+    return [finding for finding in findings if finding.outcome == "violated"]
+
+
+def key(finding: Finding, subgoals: Sequence[Subgoal]) -> str:
+    """What a finding is about, as a digest of texts: it stays the same while nothing it speaks of is edited."""
+    by_id = {subgoal.id: subgoal.digest for subgoal in subgoals}
+    return digest_of([finding.constraint, sorted(by_id.get(i, i) for i in finding.subgoals), finding.statement])
+
+
+def repair(
+    asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence[Subgoal], checked: Checked, tried: set[str]
+) -> Iterator[tuple[tuple[Subgoal, ...], Checked, Repair, str]]:
+    """Attempts to mend each violation that was not tried, one at a time: the set that stands after it, its checks,
+    the attempt, and the key of what was tried.
+
+    An attempt is kept only if the whole set has fewer violations for it, so that a repair never makes a set worse.
+    """
+    subgoals = tuple(subgoals)
+    tried = set(tried)
+    while waiting := [f for f in violations(checked.findings) if key(f, subgoals) not in tried]:
+        violation = waiting[0]
+        name = key(violation, subgoals)
+        tried.add(name)
+        candidate = _mended(asker, goal, subgoals, violation)
+        if candidate is None:
+            yield subgoals, checked, Repair(violation.constraint, violation.subgoals, (), False), name
+            continue
+        found = check(asker, goal, statements, candidate)
+        kept = len(violations(found.findings)) < len(violations(checked.findings))
+        old, new = {subgoal.id for subgoal in subgoals}, [subgoal.id for subgoal in candidate]
+        after = tuple(i for i in new if i not in old or i in violation.subgoals)
+        if kept:
+            subgoals, checked = candidate, found
+        yield subgoals, checked, Repair(violation.constraint, violation.subgoals, after, kept), name
+
+
+def replaced(
+    asker: Asker, goal: str, subgoals: Sequence[Subgoal], before: Sequence[str], names: Sequence[str]
+) -> tuple[Subgoal, ...]:
+    """The set with subgoals of the given ids replaced, in the first one's place, by new ones of these names.
+
+    A new one that keeps a replaced one's name keeps its text; the others are described. With no ids to replace, the new
+    ones are added at the end.
+    """
+    gone = {subgoal.name.casefold(): subgoal for subgoal in subgoals if subgoal.id in before}
+    rest = [subgoal for subgoal in subgoals if subgoal.id not in before]
+    place = next((n for n, subgoal in enumerate(subgoals) if subgoal.id in before), len(rest))
+    known = {subgoal.name.casefold() for subgoal in rest}
+    fresh = [name for name in _names(names) if name.casefold() not in known]
+    taken = [subgoal.id for subgoal in rest]
+    new = []
+    for name in fresh:
+        old = gone.get(name.casefold())
+        new.append(old if old and old.id not in taken else Subgoal(slug(name, taken), name, ""))
+        taken.append(new[-1].id)
+    return described(asker, goal, [*rest[:place], *new, *rest[place:]])
+
+
+def _mended(asker: Asker, goal: str, subgoals: tuple[Subgoal, ...], violation: Finding) -> tuple[Subgoal, ...] | None:
+    """The set with one violation mended as the judge proposes; None if it proposes nothing new."""
+    involved = [subgoal for subgoal in subgoals if subgoal.id in violation.subgoals]
+    if violation.constraint == "coverage":
+        names = [violation.note] if violation.note else []
+    else:
+        listed = "\n".join(f"- {_stated(subgoal)}" for subgoal in involved)
+        texts = {"goal": goal, "subgoals": listed, "problem": _problem(violation, involved)}
+        answer = asker.write("repair", [texts], max_tokens=60)[0]
+        names = list(answer.fields["names"]) if answer.fields else []
+    known = {subgoal.name.casefold() for subgoal in subgoals}
+    if not _names(names) or {name.casefold() for name in _names(names)} == {s.name.casefold() for s in involved}:
+        return None
+    if violation.constraint == "coverage" and (len(subgoals) >= MOST or _names(names)[0].casefold() in known):
+        return None
+    mended = replaced(asker, goal, subgoals, violation.subgoals, names)
+    return mended if mended != subgoals and len(mended) <= max(MOST, len(subgoals)) else None
+
+
+def _problem(violation: Finding, involved: Sequence[Subgoal]) -> str:
+    names = " and ".join(f"“{subgoal.name}”" for subgoal in involved)
+    if violation.constraint == "atomicity":
+        return f"{names} joins several things{f': {violation.note}' if violation.note else ''}."
+    return f"{names} overlap."
+
+
+def _found(
+    asker: Asker, constraint: Constraint, texts: Sequence[Mapping[str, str]], bare: Sequence[Finding]
+) -> list[Finding]:
+    """The findings of one constraint, with what the judge names where it is violated."""
+    question = QUESTIONS[constraint]
+    if not texts:
+        return []
+    fit = asker.fitness(question).fit
+    decided = asker.decide(question, texts)
+    found = []
+    for finding, choices in zip(bare, decided, strict=True):
+        probability = None if choices is None else choices[_HOLDS[question]]
+        outcome: Outcome = "violated"
+        if probability is None or not fit:
+            outcome = "undecided"
+        elif probability >= 0.5:
+            outcome = "holds"
+        found.append(replace(finding, probability=probability, outcome=outcome))
+    wrong = [n for n, finding in enumerate(found) if finding.outcome == "violated"]
+    first, noted = asker.question(question).fields
+    [contrary] = [choice for choice in asker.choices(question) if choice != _HOLDS[question]]
+    answers = asker.write(question, [texts[n] for n in wrong], known={first: contrary}, max_tokens=60)
+    for n, answer in zip(wrong, answers, strict=True):
+        said = answer.fields[noted] if answer.fields else ""
+        found[n] = replace(found[n], note=said if isinstance(said, str) else ", ".join(_names(said)))
+    return found
+
+
+def _to_cover(asker: Asker, statements: Sequence[str]) -> list[str]:
+    """The sentences that ask for capabilities; all of them if the judge cannot tell."""
+    if not asker.fitness("completeness").fit:
+        return list(statements)
+    decided = asker.decide("completeness", [{"statement": statement} for statement in statements])
+    return [
+        statement
+        for statement, choices in zip(statements, decided, strict=True)
+        if choices is None or sum(choices[name] for name in _NO_CAPABILITY) < 0.5
+    ]
+
+
+def _stated(subgoal: Subgoal) -> str:
+    return f"{subgoal.name}: {subgoal.description}"
+
+
+def _names(names: Sequence[str]) -> list[str]:
+    """Names as we write them: trimmed, beginning with a capital, none twice."""
+    trimmed = [name.strip(" .;:-–•*\t") for name in names]
+    seen: dict[str, str] = {}
+    for name in trimmed:
+        if name:
+            seen.setdefault(name.casefold(), name[0].upper() + name[1:])
+    return list(seen.values())
+
+
+def _identified(names: Sequence[str]) -> list[tuple[str, str]]:
+    taken: list[str] = []
+    for name in names:
+        taken.append(slug(name, taken))
+    return list(zip(taken, names, strict=True))
