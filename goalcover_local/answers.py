@@ -248,4 +248,5 @@ def _regex_of(schema: Mapping[str, Any]) -> str:
     from outlines_core.json_schema import build_regex_from_schema
 
     regex: str = build_regex_from_schema(json.dumps(schema), whitespace_pattern=_BORDER)
-    return regex.replace(f"{_BORDER}:{_BORDER}", ": ").replace(f"{_BORDER},{_BORDER}", ", ").replace(_BORDER, "")
+    # Objects have whitespace on both sides of a comma, lists behind it alone.
+    return regex.replace(f"{_BORDER}:{_BORDER}", ": ").replace(f",{_BORDER}", ", ").replace(_BORDER, "")

@@ -69,9 +69,9 @@ def read_subgoals(path: Path | str) -> tuple[Subgoal, ...]:
 def read_answers(path: Path | str) -> tuple[tuple[Exchange, ...], Accepted]:
     """What was answered and accepted beforehand: exchanges, and the reasons for which violations may be.
 
-    A goal file that was clarified before tells both. Any other file is TOML with `[[exchanges]]` (`question` or `aspect`,
-    and `answer`) and `[[accepted]]` (`constraint`, `subgoals` or `statement`, and `reason`). Raises GoalError as
-    `read_goal` does.
+    A goal file that was clarified before tells both. Any other file is TOML with `[[exchanges]]` (`question` or
+    `aspect`, and `answer`) and `[[accepted]]` (`constraint`, `subgoals` or `statement`, and `reason`). Raises GoalError
+    as `read_goal` does.
     """
     text = text_of(Path(path))
     top = table_of(text, str(path))

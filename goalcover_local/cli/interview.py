@@ -6,7 +6,7 @@ import contextlib
 import shlex
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..asking import Asker
     from ..drafts import DraftFile
+    from ..goals import Accepted
     from ..phases.clarify import Draft, Inquiry
     from ..terms import Exchange, Finding, Subgoal
 
@@ -76,7 +77,7 @@ class Script:
     """
 
     exchanges: list[Exchange]
-    accepted: Mapping[tuple[str, tuple[str, ...], str], str]
+    accepted: Accepted
     yes: bool = False
 
     def answer(self, inquiry: Inquiry) -> str | None:
