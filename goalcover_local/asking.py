@@ -161,7 +161,6 @@ class Asker:
             choices = self.choices(name)
             right = [choices.index(case["answer"][question.fields[0]]) for case in cases]
             rows = self._logs(name, [case["fields"] for case in cases], self._references)
-            self._keep_references()
             known = [(row, place) for row, place in zip(rows, right, strict=True) if row is not None]
             self._fitness[name] = _fitness(
                 np.array([r for r, _ in known]), np.array([p for _, p in known]), len(choices)
@@ -201,13 +200,14 @@ class Asker:
         answers = question.form.choices(question.fields[0])
         asked = [way for text in texts for way in ways(text)]
         keys = [digest_of([self.digest, question.digest, dict(text)]) for text in asked]
+        keep = self._keep_references if memory is self._references else self._keep
         for keys_now, texts_now in self._batches(question, keys, asked, memory):
             prompts = [question.prompt(text, asking=question.fields[0]) for text in texts_now]
             chosen = self.engine.choose(prompts, answers)
             for key, row, failure in zip(keys_now, chosen.probabilities, chosen.failures, strict=True):
                 if failure is None:
                     memory[key] = np.log(np.maximum(row, 1e-12)).tolist()
-            self._keep()
+            keep()
         each = iter(memory.get(key) for key in keys)
         rows: list[list[Any]] = [[next(each) for _ in ways(text)] for text in texts]
         return [None if None in row else np.array(row).mean(axis=0) for row in rows]
@@ -244,7 +244,9 @@ def _fitness(logs: np.ndarray, right: np.ndarray, n_choices: int) -> Fitness:
     if len(logs) < 2 * n_choices or len(set(right.tolist())) < n_choices:
         return Fitness((0.0,) * n_choices, 0.0, len(logs))
     others = [np.arange(len(logs)) != case for case in range(len(logs))]
-    well = np.array([(logs[k] - bias(logs[o], right[o])).argmax() == right[k] for k, o in enumerate(others)])
+    # Rounded, lest the last bits of the others' mean tell a model that always says the same which case was left out.
+    fair = [np.round(logs[k] - bias(logs[o], right[o]), 9) for k, o in enumerate(others)]
+    well = np.array([row.argmax() == place for row, place in zip(fair, right, strict=True)])
     accuracy = np.mean([well[right == place].mean() for place in range(n_choices)])
     return Fitness(tuple(bias(logs, right).tolist()), float(accuracy), len(logs))
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .errors import GoalError
 from .files import replace_file
 from .phases.clarify import Draft
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 VERSION = 1
 
@@ -36,13 +40,13 @@ class DraftFile:
     @classmethod
     def resume(cls, path: Path) -> DraftFile:
         """The file as it was left. Raises GoalError if there is none, or if it is none of ours."""
-        from pydantic import TypeAdapter, ValidationError
+        from pydantic import ValidationError
 
         try:
             held = json.loads(path.read_text(encoding="utf-8"))
             if held["version"] != VERSION:
                 raise GoalError(f"{path} was written by another version.", "Begin anew, without --resume.")
-            history = TypeAdapter(list[Draft]).validate_python(held["history"])
+            history = _histories().validate_python(held["history"])
             return cls(path, [*history[:-1], history[-1]], dict(held["memory"]), held["options"])
         except FileNotFoundError:
             raise GoalError(f"There is no draft {path}.", "Begin without --resume, or name the same -o.") from None
@@ -74,14 +78,16 @@ class DraftFile:
         self.save()
         return True
 
+    def last_asked(self) -> Draft | None:
+        """The last draft that waited for the answer to a question, None if there was none; it may be moved to again."""
+        return next((draft for draft in reversed(self._history[:-1]) if draft.inquiries), None)
+
     def save(self) -> None:
         """Nothing; writes the file. Raises GoalError if that cannot be done; the old one then stands."""
-        from pydantic import TypeAdapter
-
         held = {
             "version": VERSION,
             "options": self.options,
-            "history": TypeAdapter(list[Draft]).dump_python(self._history, mode="json"),
+            "history": _histories().dump_python(self._history, mode="json"),
             "memory": self.memory,
         }
         replace_file(self.path, json.dumps(held, ensure_ascii=False), mode=0o600)
@@ -89,3 +95,11 @@ class DraftFile:
     def remove(self) -> None:
         """Nothing; the file is no longer needed."""
         self.path.unlink(missing_ok=True)
+
+
+@cache
+def _histories() -> TypeAdapter[list[Draft]]:
+    """What turns histories into plain values and back."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(list[Draft])

@@ -31,6 +31,10 @@ def replace_file(path: Path, text: str, *, mode: int | None = None) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+    except UnicodeEncodeError:
+        raise GoalError(
+            f"{path} cannot be written: its text holds half a character.", "Type the text that was pasted again."
+        ) from None
     except OSError as error:
         raise GoalError(
             f"{path} cannot be written: {error.strerror}.", "Check the folder, its permissions and its free space."

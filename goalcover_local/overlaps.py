@@ -55,4 +55,5 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> Estimate | None:
     rho = float(spearmanr(first, second).statistic)
     half = norm.ppf(0.975) * np.sqrt((1 + rho**2 / 2) / (n - 3))
     centre = np.arctanh(np.clip(rho, -1 + 1e-12, 1 - 1e-12))
-    return Estimate(rho, float(np.tanh(centre - half)), float(np.tanh(centre + half)), n)
+    low, high = float(np.tanh(centre - half)), float(np.tanh(centre + half))
+    return Estimate(rho, min(low, rho), max(high, rho), n)

@@ -53,7 +53,7 @@ class Clarifier(ScriptedEngine):
         """A subgoal with this word in its name is several."""
         self.written: dict[str, Callable[[Mapping[str, str]], Mapping[str, Any]]] = {}
         """Other answers than the rules', by question."""
-        self._questions = {name: load_question(name) for name in NAMES}
+        self._questions = QUESTIONS
 
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
         """Nearly all on the choice that the rules make; of other answers, the first."""
@@ -150,7 +150,10 @@ class Clarifier(ScriptedEngine):
                 names = [thing for thing in re.split(r", | and ", topics) if thing] or ["First", "Second", "Third"]
                 return {"names": ([*names, "Left over", "Left behind", "Left out"])[: max(3, len(names))]}
             case "description":
-                return {"description": f"All about {texts['name']}.", "evidence": f"It speaks of {texts['name']}."}
+                return {
+                    "description": f"All about {texts['name']}.",
+                    "evidence": f"The input speaks of {texts['name']}.",
+                }
             case "atomicity":
                 return {"kind": "several", "parts": re.split(r" and ", texts["name"])}
             case "overlap":

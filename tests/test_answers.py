@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -352,3 +353,44 @@ def test_the_order_of_a_forms_fields_is_part_of_its_record() -> None:
     assert SCORED.record() != REASONED.record()
     assert LINE.record() != FRAMED.record()
     assert JsonForm(dict(tiny.SCHEMA)).record() == SCORED.record()
+
+
+NAMED = schema(
+    kind={"enum": ["one", "several"]},
+    names={"type": "array", "items": TEXT, "minItems": 1, "maxItems": 3},
+    counts={"type": "array", "items": {"type": "integer"}, "minItems": 0, "maxItems": 2},
+)
+LISTED = st.fixed_dictionaries(
+    {
+        "kind": st.sampled_from(["one", "several"]),
+        "names": st.lists(WORDS, min_size=1, max_size=3),
+        "counts": st.lists(st.integers(-99, 99), max_size=2),
+    }
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(answer=LISTED, asking=st.sampled_from(["kind", "names", "counts"]))
+@example(answer={"kind": "one", "names": ["a", "b,c", ", "], "counts": [1, 2]}, asking="names")
+@example(answer={"kind": "one", "names": ['"', "\\", "[]"], "counts": []}, asking="kind")
+def test_a_list_is_written_as_json_writes_it_and_in_no_other_way(answer: dict[str, Any], asking: str) -> None:
+    whole = json.dumps({field: answer[field] for field in NAMED.fields}, ensure_ascii=False)
+    assert NAMED.written(answer) == whole and NAMED.read(whole) == answer
+    assert legal(whole, NAMED.grammar())
+    assert legal(parted(NAMED, answer, asking)[1], NAMED.grammar(asking))
+    tight = json.dumps(json.loads(whole), ensure_ascii=False, separators=(",", ": "))
+    loose = whole.replace("[", "[ ", 1)
+    for other in {tight, loose, whole.replace("]", " ]", 1), whole.replace(", ", " , ", 1), whole + " "} - {whole}:
+        assert not legal(other, NAMED.grammar()) or json.loads(other) != answer
+
+
+@pytest.mark.parametrize(
+    ("names", "well"), [("[]", False), ('["a"]', True), ('["a", "b", "c"]', True), ('["a", "b", "c", "d"]', False)]
+)
+def test_a_list_is_as_long_as_it_may_be(names: str, well: bool) -> None:
+    assert legal(f'{{"kind": "one", "names": {names}, "counts": []}}', NAMED.grammar()) == well
+
+
+def test_a_list_is_begun_before_its_bracket_and_its_choices_are_written() -> None:
+    assert NAMED.begun({"kind": "one"}, "names") == '{"kind": "one", "names": '
+    assert NAMED.choices("kind") == ('"one"', '"several"') and NAMED.choices("names") == ()

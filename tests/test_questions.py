@@ -20,10 +20,23 @@ from goalcover_local.answers import JsonForm, LineForm
 from goalcover_local.engines.base import Prompt
 from goalcover_local.engines.guide import legal
 from goalcover_local.errors import QuestionError
-from goalcover_local.questions import ORDERS, Order, Question, load_question
+from goalcover_local.questions import ORDERS, Order, Question, load_question, read_lines, reference_cases
 from goalcover_local.resources import shipped
 
 GOLDEN = Path(__file__).parent / "golden"
+CLARIFYING: dict[str, dict[str, Any]] = {
+    "clarifying-question": {},
+    "completeness": {},
+    "refinement": {},
+    "subgoals": {},
+    "description": {},
+    "atomicity": {"kind": "several"},
+    "overlap": {"relation": "overlapping"},
+    "uncovered": {"covered": "no"},
+    "repair": {},
+}
+"""The questions of clarification, with the choice that is given where the rest of the answer is asked for."""
+FOLDERS = sorted(folder.name for folder in shipped("grammars").iterdir() if folder.is_dir())
 TEXTS = {
     "input": "Is a </sample> safe?",
     "output": "It is: ${name}, $$ and <|im_end|>.",
@@ -264,3 +277,101 @@ def test_a_sample_of_blanks_behind_a_bracket_takes_linear_time() -> None:
     question = load_question("alignment")
     assert question.unfenced("<" + " " * 200_000) == "<" + " " * 200_000
     assert question.unfenced("<" + " " * 50 + "/ sample>") == "< / sample>"
+
+
+@pytest.mark.parametrize("single_turn", [False, True], ids=["with-system", "one-turn"])
+@pytest.mark.parametrize("name", CLARIFYING)
+def test_what_a_clarifying_model_reads_is_pinned(name: str, single_turn: bool) -> None:
+    """Each way in which it is asked, one after the other; GOALCOVER_GOLDEN=write says that a change was meant."""
+    question = load_question(name, single_turn=single_turn)
+    texts = {field: f"<{field}> ${{name}} $$ {field}." for field in question.placeholders}
+    found = ""
+    for known in [{}, CLARIFYING[name]] if CLARIFYING[name] else [{}]:
+        asking = question.fields[len(known)]
+        found += rendered(question, question.prompt(texts, known, asking=asking), asking)
+    file = GOLDEN / f"{name}.{'one-turn' if single_turn else 'with-system'}.txt"
+    if os.environ.get("GOALCOVER_GOLDEN") == "write":
+        file.write_text(found, encoding="utf-8")
+    assert found == file.read_text(encoding="utf-8")
+    for text in texts.values():
+        assert text in found
+
+
+def test_every_question_is_known_here() -> None:
+    """A new folder is pinned and tested like the others."""
+    assert set(FOLDERS) == {*CLARIFYING, "alignment", "prometheus", "prometheus-native"}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_folders_cases_are_taken_or_refused_as_they_say(name: str) -> None:
+    cases = read_lines(shipped("grammars") / name / "cases.jsonl")
+    assert {case["legal"] for case in cases} == {True, False}
+    for case in cases:
+        question = load_question(name, order=case.get("order"))
+        assert legal(case["answer"], question.grammar()) == case["legal"], case
+        assert (question.read(case["answer"]) is not None) == case["legal"]
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_every_example_is_legal_and_about_what_the_prompt_asks(name: str) -> None:
+    question = load_question(name)
+    assert question.examples or name.startswith("prometheus")
+    for example in question.examples:
+        assert set(example["fields"]) == set(question.placeholders), example
+        assert tuple(example["answer"]) == question.fields
+        whole = question.written(example["answer"])
+        assert question.read(whole) == example["answer"]
+        for place, asking in enumerate(question.fields):
+            known = {field: example["answer"][field] for field in question.fields[:place]}
+            begun = question.prompt(example["fields"], known, asking=asking).prefill
+            assert legal(whole.removeprefix(begun), question.grammar(asking=asking))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in FOLDERS if (shipped("grammars") / name / "reference.jsonl").exists() and name in CLARIFYING],
+)
+def test_every_reference_case_has_a_legal_answer_and_none_is_an_example(name: str) -> None:
+    question, cases = load_question(name), reference_cases(name)
+    assert isinstance(question.form, JsonForm)
+    first = question.fields[0]
+    shown = [example["fields"] for example in question.examples]
+    answered = []
+    for case in cases:
+        assert set(case["fields"]) == set(question.placeholders), case
+        assert case["fields"] not in shown, "the model would have read the answer"
+        choice = json.dumps(case["answer"][first], ensure_ascii=False)
+        assert choice in question.form.choices(first)
+        assert legal(question.form.begun({}, first) + choice, question.grammar(), complete=False)
+        answered.append(choice)
+    assert len({json.dumps(case["fields"], sort_keys=True) for case in cases}) == len(cases)
+    for choice in question.form.choices(first):
+        assert answered.count(choice) >= 2, f"{choice} is hardly measured"
+
+
+def test_the_aspects_are_what_a_sentence_can_tell() -> None:
+    form = load_question("completeness").form
+    assert isinstance(form, JsonForm)
+    aspects = read_lines(shipped("grammars") / "clarifying-question" / "aspects.jsonl")
+    assert [json.dumps(aspect["name"]) for aspect in aspects] == list(form.choices("tells"))
+    asked = {example["fields"]["aspect"] for example in load_question("clarifying-question").examples}
+    assert asked <= {aspect["asks"] for aspect in aspects}
+    for aspect in aspects:
+        assert aspect["question"].endswith("?") and aspect["asks"] and "  " not in aspect["question"]
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 5])
+@pytest.mark.parametrize("single_turn", [False, True])
+def test_a_question_has_any_number_of_parts(folder: Path, n_parts: int, single_turn: bool) -> None:
+    names = ["statement", *(f"text{n}" for n in range(1, n_parts))]
+    parts = [f"<!-- per part {'abcde'[n]} -->\n{name} is ${{{name}}}\n" for n, name in enumerate(names)]
+    home = folder / "completeness"
+    (home / "prompt.md").write_text("<!-- shared -->\nSay it.\n" + "".join(parts), encoding="utf-8")
+    example = {"fields": dict.fromkeys(names, "so"), "answer": {"tells": "users"}}
+    (home / "examples.jsonl").write_text(json.dumps(example) + "\n", encoding="utf-8")
+    question = load_question("completeness", single_turn=single_turn, folder=folder)
+    assert len(question.parts) == n_parts and question.placeholders == tuple(names)
+    prompt = question.prompt({name: name.upper() for name in names})
+    asked = "\n".join(f"{name} is {name.upper()}" for name in names)
+    assert prompt.messages[-1].content.removesuffix("\nAnswer:").endswith(asked)
+    assert prompt.messages[-1].content.startswith(prompt.shared[-1].content)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import shlex
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .decomposition import counted, plain
 from .judging import model_options, named_card, placed
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from .interview import Script
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
+_STEPS = {"no_questions": "--no-questions", "no_refinement": "--no-refinement", "no_checks": "--no-checks"}
+_OF_AN_INTERVIEW = {"answers": "--answers", "yes": "--yes", "subgoals_file": "--subgoals", **_STEPS}
 
 
 @click.command("clarify", short_help="Turn a goal into subgoals, each one thing, no two alike, none missing.")
@@ -91,6 +94,10 @@ def _check_usage(options: Mapping[str, Any]) -> None:
         raise click.UsageError("--run goes with --check.")
     if options["resume"] and options["subgoals_file"]:
         raise click.UsageError("--resume goes on with the draft's own set; leave --subgoals out.")
+    for mode, others in (("check", _OF_AN_INTERVIEW), ("review", _OF_AN_INTERVIEW), ("resume", _STEPS)):
+        for name, option in others.items():
+            if options[mode] and options[name]:
+                raise click.UsageError(f"{option} does not go with --{mode}.")
     if not options["resume"] and not options["goal"]:
         raise click.UsageError("Give a goal, in quotes.")
     if not options["output"] and not options["check"]:
@@ -99,15 +106,18 @@ def _check_usage(options: Mapping[str, Any]) -> None:
 
 def _clarify(options: Mapping[str, Any]) -> int:
     """The exit code of an interview, which ends with a goal file."""
+    from ..errors import GoalCoverError
     from ..goal_writing import save_goal
     from ..phases.clarify import clarified
-    from .interview import Interview
+    from .interview import NO_TERMINAL, Interview, at_terminal
 
     output: Path = options["output"]
-    file, origin = _resumed(options) if options["resume"] else _begun(options)
+    if not options["yes"] and not at_terminal():
+        raise click.UsageError(NO_TERMINAL)
     script = _script(options)
-    if not options["yes"] and not sys.stdin.isatty():
-        raise click.UsageError("This needs a terminal; give --yes, and --answers FILE, to do without one.")
+    file, origin = _resumed(options) if options["resume"] else _begun(options)
+    begun = file.draft
+    script.pass_over(begun.exchanges if options["resume"] else ())
     console = _console()
     try:
         with _asker(options, file) as asker:
@@ -115,11 +125,25 @@ def _clarify(options: Mapping[str, Any]) -> int:
             goal = clarified(draft, named_card(options).name, asker, origin)
             n_failed = asker.n_failed
     except KeyboardInterrupt:
-        click.echo(f"\nSaved. `goalcover clarify --resume -o {output}` goes on from here.", err=True)
+        _console(stderr=True).show_cursor()  # a bar that was only just beginning leaves it hidden
+        click.echo(f"\nSaved. `{_resuming(options)}` goes on from here.", err=True)
         return 130
+    except GoalCoverError:
+        if file.draft == begun and not (file.memory or options["resume"]):
+            file.remove()
+        raise
     save_goal(goal, output)
     file.remove()
+    if script.exchanges:
+        click.echo(f"{counted(len(script.exchanges), 'answer')} of {options['answers']} not asked for.", err=True)
     return _told(draft, output, n_failed)
+
+
+def _resuming(options: Mapping[str, Any]) -> str:
+    """The command that goes on with a draft that was interrupted."""
+    answers = ["--answers", str(options["answers"])] if options["answers"] else []
+    yes = ["--yes"] if options["yes"] else []
+    return shlex.join(["goalcover", "clarify", "--resume", *answers, *yes, "-o", str(options["output"])])
 
 
 def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
@@ -141,7 +165,7 @@ def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
             f"Undecided: {', '.join(undecided)}. Look at the set yourself, or check it with a larger model.", err=True
         )
     if draft.violations:
-        click.echo(f"{len(draft.violations)} violations stand and nobody accepted them.", err=True)
+        click.echo(f"{counted(len(draft.violations), 'violation')} nobody accepted.", err=True)
         return 3
     return 0
 
@@ -149,27 +173,31 @@ def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
 def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
     """A new draft beside the output, and the goal file it works on if GOAL names one."""
     from ..drafts import DraftFile
-    from ..goals import read_goal, read_subgoals
+    from ..goals import find_goal, read_goal, read_subgoals
     from ..phases.clarify import Steps, begin, reopened
 
     output: Path = options["output"]
     place = _draft_of(output)
     text: str = options["goal"]
-    origin = read_goal(text) if text.endswith(".toml") and Path(text).is_file() else None
-    same = origin is not None and output.exists() and Path(text).samefile(output)
-    if not options["overwrite"]:
-        if place.exists():
-            raise click.UsageError(f"There is a draft {place}: go on with --resume, or begin anew with --overwrite.")
-        if output.exists() and not same:
-            raise click.UsageError(f"{output} is there already: name another file, or give --overwrite.")
+    is_file = text.endswith(".toml") and (Path(text).is_file() or not any(each.isspace() for each in text))
+    origin = read_goal(find_goal(text)) if is_file else None
+    if place.exists() and not options["overwrite"]:
+        raise click.UsageError(f"There is a draft {place}: go on with --resume, or begin anew with --overwrite.")
+    _refuse_other(output, text if origin else "", options["overwrite"])
     steps = Steps(not options["no_questions"], not options["no_refinement"], not options["no_checks"])
     subgoals = read_subgoals(options["subgoals_file"]) if options["subgoals_file"] else ()
-    if not text.strip():
+    if not plain(text).strip():
         raise click.UsageError("The goal is empty.")
-    draft = (
-        reopened(origin, steps) if origin and not subgoals else begin(origin.text if origin else text, steps, subgoals)
-    )
-    kept = {"judge": named_card(options).name, "origin": str(Path(text).absolute()) if origin else ""}
+    if origin and subgoals:
+        draft = reopened(replace(origin, subgoals=subgoals, checks=None), steps)
+    else:
+        draft = reopened(origin, steps) if origin else begin(plain(text), steps, subgoals)
+    kept = {
+        "judge": named_card(options).name,
+        "goal": plain(text),
+        "origin": str(Path(text).absolute()) if origin else "",
+        "overwrite": options["overwrite"],
+    }
     return DraftFile.begin(place, draft, kept), origin
 
 
@@ -178,11 +206,20 @@ def _resumed(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
     from ..goals import read_goal
 
     file = DraftFile.resume(_draft_of(options["output"]))
-    judge = str(file.options.get("judge", ""))
-    if options["card_name"] is None and judge:
-        options["card_name"] = judge  # type: ignore[index]
+    if options["goal"] and plain(options["goal"]) != file.options.get("goal"):
+        raise click.UsageError(f"{file.path} is of another goal: leave the goal out to go on with it.")
     origin = str(file.options.get("origin", ""))
+    _refuse_other(options["output"], origin, options["overwrite"] or file.options.get("overwrite", False))
+    if options["card_name"] is None:
+        options["card_name"] = file.options.get("judge")  # type: ignore[index]
+    file.options["judge"] = named_card(options).name
     return file, read_goal(origin) if origin else None
+
+
+def _refuse_other(output: Path, origin: Path | str, overwrite: bool) -> None:
+    """Nothing; raises UsageError if the output is there, is not the goal file that is worked on, and must stay."""
+    if output.exists() and not overwrite and not (origin and Path(origin).exists() and output.samefile(origin)):
+        raise click.UsageError(f"{output} is there already: name another file, or give --overwrite.")
 
 
 def _draft_of(output: Path) -> Path:
@@ -196,7 +233,7 @@ def _script(options: Mapping[str, Any]) -> Script:
     if options["answers"] is None:
         return Script([], {}, options["yes"])
     exchanges, accepted = read_answers(options["answers"])
-    return Script(list(exchanges), accepted, options["yes"])
+    return Script(list(exchanges), dict(accepted), options["yes"])
 
 
 @contextmanager
@@ -222,10 +259,13 @@ def _check(options: Mapping[str, Any]) -> int:
     from ..phases.clarify import advance, clarified, reopened
     from .decomposition import print_overlaps, print_set, unfit_for
 
-    goal = read_goal(find_goal(options["goal"]))
+    origin = find_goal(options["goal"])
+    goal = read_goal(origin)
+    if options["output"]:
+        _refuse_other(options["output"], origin, options["overwrite"])
     measured = _measured(goal, options["run_folder"]) if options["run_folder"] else None
     draft = reopened(goal)
-    with _asker(options) as asker:
+    with _stopping(), _asker(options) as asker:
         *_, draft = draft, *advance(draft, asker)
         checked = clarified(draft, named_card(options).name, asker, goal)
         n_failed, unfit = asker.n_failed, unfit_for(asker)
@@ -238,6 +278,16 @@ def _check(options: Mapping[str, Any]) -> int:
     if options["output"]:
         save_goal(checked, options["output"])
     return _told(draft, options["output"], n_failed)
+
+
+@contextmanager
+def _stopping() -> Iterator[None]:
+    """A context in which Ctrl-C says that nothing was written, and leaves with its exit code."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("\nStopped. Nothing was written.", err=True)
+        raise click.exceptions.Exit(130) from None
 
 
 def _measured(goal: Goal, folder: Path) -> list[Overlap]:
@@ -272,26 +322,28 @@ def _review(options: Mapping[str, Any]) -> None:
     origin = find_goal(options["goal"])
     goal = read_goal(origin)
     if options["marks"] is None:
-        if output.exists() and not options["overwrite"]:
-            raise click.UsageError(f"{output} is there already: name another file, or give --overwrite.")
+        if output.exists() and output.samefile(origin):
+            raise click.UsageError(f"{output} is the goal file: name another file for the sheet.")
+        _refuse_other(output, "", options["overwrite"])
         replace_file(output, sheet(goal))
         click.echo(f"{output}: {len(goal.subgoals)} subgoals to review.", err=True)
         return
+    _refuse_other(output, origin, options["overwrite"])
     review = read_sheet(text_of(options["marks"]), goal, str(options["marks"]))
     others = tuple(
         each for each in goal.reviews if (each.reviewer, each.subgoals) != (review.reviewer, review.subgoals)
     )
     marked = replace(goal, reviews=(*others, review))
     save_goal(marked, output)
-    click.echo(f"{output}: the review by {review.reviewer} is in it.", err=True)
+    click.echo(f"{output}: the review by {plain(review.reviewer)} is in it.", err=True)
     for found in agreement(marked):
         click.echo(f"{found.constraint}: the model agrees with {found.n_agree} of {found.n_marked} marks.")
 
 
-def _console() -> Console:
+def _console(*, stderr: bool = False) -> Console:
     from rich.console import Console
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, emoji=False, stderr=stderr)
     if not console.is_terminal:
         console.width = max(console.width, 120)
     return console

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
+
+import click
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +22,19 @@ UNFIT = {
     "uncovered": "telling whether the set covers the specification",
 }
 """What a model that decides one of these questions badly must not be trusted with."""
+
+_STEERING = ("Cc", "Cs")
+"""Unicode's categories of control characters and of surrogates."""
+
+
+def plain(text: str) -> str:
+    """A text without what would steer a terminal or fit into no file: escapes, control characters, halves of others."""
+    return "".join(each for each in click.unstyle(text) if each == "\n" or unicodedata.category(each) not in _STEERING)
+
+
+def counted(n: int, noun: str) -> str:
+    """How many there are of something, in words: "1 violation", "2 violations"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def unfit_for(asker: Asker, *, checks: bool = True) -> list[str]:
@@ -48,7 +64,7 @@ def print_set(console: Console, subgoals: Sequence[Subgoal], findings: Sequence[
         cells = [subgoal.id, subgoal.name, subgoal.description]
         if findings is not None:
             cells.append(_verdict(single.get((subgoal.id,))))
-        table.add_row(*(Text(cell) for cell in cells))
+        table.add_row(*(Text(plain(cell)) for cell in cells))
     console.print()
     console.print(table)
     if findings is None:
@@ -64,10 +80,10 @@ def print_set(console: Console, subgoals: Sequence[Subgoal], findings: Sequence[
     against = [finding for finding in findings if finding.outcome == "violated"]
     for number, finding in enumerate(against, 1):
         style = "bold red" if console.is_terminal else None
-        console.print(f"  {number}  {told_of(finding, names)}", style=style, markup=False, highlight=False)
+        console.print(f"  {number}  {plain(told_of(finding, names))}", style=style, markup=False, highlight=False)
     for finding in findings:
         if finding.outcome == "accepted":
-            told = f"  accepted: {told_of(finding, names)} Reason: {finding.reason}"
+            told = plain(f"  accepted: {told_of(finding, names)} Reason: {finding.reason}")
             console.print(told, markup=False, highlight=False)
 
 

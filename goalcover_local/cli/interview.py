@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import shlex
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from .decomposition import print_set, unfit_for
+from .decomposition import plain, print_set, unfit_for
+from .editor import edited_lines
 from .progress import progress
+from .settling import SETTLED, moved
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from ..asking import Asker
     from ..drafts import DraftFile
-    from ..goals import Accepted
     from ..phases.clarify import Draft, Inquiry
-    from ..terms import Exchange, Finding, Subgoal
+    from ..terms import Constraint, Exchange, Finding
 
 WORK = {
     "clarifying-question": "Thinking of questions",
@@ -45,21 +43,16 @@ Type your answer, or the numbers of suggestions (such as 1,3).
   /enough   no more questions                   /spec          edit the specification in $EDITOR
   /quit     save and stop (as Ctrl-C does)"""
 
-SETTLED = """\
-  done                       write the goal; first settle what stands against the set
-  accept N REASON            let violation N be; the reason is recorded
-  repair                     let the model try to mend what is violated
-  drop ID                    remove a subgoal
-  merge ID ID [NAME]         one subgoal instead of two
-  split ID NAME; NAME [...]  several instead of one
-  add NAME[: DESCRIPTION]    one more; without a description the model writes one
-  edit                       the whole set in $EDITOR          spec   the specification in $EDITOR
-  back                       to the questions again            undo   take back the last move
-  show                       print the set again               quit   save and stop (as Ctrl-C does)"""
+NO_TERMINAL = "This needs a terminal; give --yes, and --answers FILE, to do without one."
 
 
 class Undo(Exception):
     """A person takes the last move back."""
+
+
+def at_terminal() -> bool:
+    """Whether somebody can type."""
+    return sys.stdin is not None and sys.stdin.isatty()
 
 
 @contextmanager
@@ -71,27 +64,33 @@ def watched(what: str, n: int) -> Iterator[Callable[[int], None]]:
 
 @dataclass
 class Script:
-    """Moves that were written down before: answers to questions, and reasons for accepting violations.
+    """Moves that were written down before: answers to questions, and reasons for accepting violations, each made once.
 
     With `yes` nothing is left to a person: a question without an answer is skipped, and the set is taken as it is.
     """
 
     exchanges: list[Exchange]
-    accepted: Accepted
+    accepted: dict[tuple[Constraint, tuple[str, ...], str], str]
     yes: bool = False
 
-    def answer(self, inquiry: Inquiry) -> str | None:
+    def pass_over(self, exchanges: Sequence[Exchange]) -> None:
+        """Nothing; takes out the answers that were given before, as these exchanges tell."""
+        for exchange in exchanges:
+            self.answer(exchange)
+
+    def answer(self, inquiry: Inquiry | Exchange) -> str | None:
         """The answer to this question, or to another on its aspect; "" skips it; None if there is no such move."""
         same = [each for each in self.exchanges if each.question == inquiry.question]
         about = [each for each in self.exchanges if each.aspect == inquiry.aspect]
         for exchange in (*same, *about)[:1]:
             self.exchanges.remove(exchange)
-            return exchange.answer
+            return plain(exchange.answer)
         return "" if self.yes else None
 
-    def reason(self, finding: Finding) -> str | None:
-        """The reason why this violation may be."""
-        return self.accepted.get((finding.constraint, tuple(sorted(finding.subgoals)), finding.statement))
+    def reason(self, finding: Finding) -> str:
+        """The reason why this violation may be; "" if there is no such move."""
+        about = (finding.constraint, tuple(sorted(finding.subgoals)), finding.statement)
+        return plain(self.accepted.pop(about, "")).strip()
 
 
 class Interview:
@@ -124,7 +123,7 @@ class Interview:
     # What is shown
 
     def _say(self, text: str, style: str = "") -> None:
-        self._console.print(text, style=style or None, markup=False, highlight=False)
+        self._console.print(plain(text), style=style or None, markup=False, highlight=False)
 
     def _warned(self) -> None:
         """Nothing; says which checks this model is not fit for, as measured on reference cases."""
@@ -184,7 +183,12 @@ class Interview:
                 case "/quit":
                     raise KeyboardInterrupt
                 case "/spec":
-                    if (statements := self._edited_lines(draft.statements)) is not None:
+                    try:
+                        statements = edited_lines(draft.statements)
+                    except click.UsageError as error:
+                        self._say(error.message)
+                        continue
+                    if statements is not None:
                         self._show_specification(draft.statements, statements)
                         return respecified(draft, statements)
                 case other if other.startswith("/"):
@@ -192,11 +196,12 @@ class Interview:
                 case _:
                     picked = _picked(said, inquiry.suggestions)
                     if picked is None:
-                        self._say(f"There are {len(inquiry.suggestions)} suggestions.")
+                        self._say(f"Pick of 1 to {len(inquiry.suggestions)}, or answer in words.")
                     else:
                         return answered(draft, picked)
 
     def _settle(self, draft: Draft) -> Draft:
+        from ..errors import GoalError
         from ..phases.clarify import accepted, settled
 
         for violation in draft.violations:
@@ -206,160 +211,53 @@ class Interview:
             self._show_set(draft)
             self._shown = draft
         if self._script.yes:
+            if not draft.subgoals:
+                mend = "Answer what it must master (--answers), or --resume without --yes and add them."
+                raise GoalError("No subgoal was found.", mend)
             return settled(draft)
         while True:
             said = self._ask("What next? (done, help) > ").strip()
             try:
-                if (move := self._moved(draft, said)) is not None:
-                    return move
+                match said.lstrip("/").lower():
+                    case "" | "help" | "?":
+                        self._say(SETTLED)
+                    case "show":
+                        self._show_set(draft)
+                    case "undo":
+                        raise Undo
+                    case "quit":
+                        raise KeyboardInterrupt
+                    case "back":
+                        if (asked := self._file.last_asked()) is not None:
+                            return asked
+                        self._say("No question was asked.")
+                    case _:
+                        if (move := moved(draft, said, self._asker)) is not None:
+                            return move
             except click.UsageError as error:
                 self._say(error.message)
 
-    def _moved(self, draft: Draft, said: str) -> Draft | None:
-        """The draft after a command of the settling stage; None if it changed nothing. Raises click.UsageError."""
-        from ..phases import clarify
-        from ..phases.decompose import replaced
-
-        verb, _, rest = said.lstrip("/").partition(" ")
-        rest = rest.strip()
-        subgoals, goal = draft.subgoals, draft.goal
-        match verb.lower():
-            case "" | "help" | "?":
-                self._say(SETTLED)
-                return None
-            case "show":
-                self._show_set(draft)
-                return None
-            case "done":
-                if not subgoals:
-                    raise click.UsageError("There is no subgoal yet: add one.")
-                if draft.violations:
-                    raise click.UsageError(
-                        f"{len(draft.violations)} violations stand: mend them, or accept each with a reason "
-                        "(accept N REASON)."
-                    )
-                return clarify.settled(draft)
-            case "accept":
-                number, _, reason = rest.partition(" ")
-                violation = _numbered(draft.violations, number)
-                if not reason.strip():
-                    raise click.UsageError("Give the reason too: accept N REASON.")
-                return clarify.accepted(draft, violation, reason)
-            case "repair":
-                if not draft.violations:
-                    raise click.UsageError("Nothing is violated.")
-                return clarify.repaired_again(draft)
-            case "drop":
-                gone = _known(subgoals, rest)
-                return clarify.edited(draft, [subgoal for subgoal in subgoals if subgoal.id != gone.id])
-            case "merge":
-                first, second, *words = _words(rest, 2, "merge ID ID [NAME]")
-                pair = _known(subgoals, first), _known(subgoals, second)
-                if pair[0] == pair[1]:
-                    raise click.UsageError("Name two different subgoals.")
-                named = " ".join(words) or pair[0].name
-                fresh = [replace(s, description="", evidence="") if s == pair[0] else s for s in subgoals]
-                return clarify.edited(
-                    draft, replaced(self._asker, goal, fresh, [subgoal.id for subgoal in pair], [named])
-                )
-            case "split":
-                identity, _, names = rest.partition(" ")
-                parts = [name.strip() for name in names.split(";") if name.strip()]
-                if len(parts) < 2:
-                    raise click.UsageError("Name the parts: split ID NAME; NAME.")
-                return clarify.edited(
-                    draft, replaced(self._asker, goal, subgoals, [_known(subgoals, identity).id], parts)
-                )
-            case "add":
-                name, _, description = rest.partition(":")
-                if not name.strip():
-                    raise click.UsageError("Name it: add NAME, or add NAME: DESCRIPTION.")
-                return clarify.edited(draft, _added(subgoals, name.strip(), description.strip()))
-            case "edit":
-                changed = self._edited_set(subgoals)
-                return None if changed is None else clarify.edited(draft, changed)
-            case "spec":
-                statements = self._edited_lines(draft.statements)
-                return None if statements is None else clarify.respecified(draft, statements)
-            case "back":
-                return clarify.asked_again(draft)
-            case "undo":
-                raise Undo
-            case "quit":
-                raise KeyboardInterrupt
-        raise click.UsageError(f"There is no {verb!r}.\n{SETTLED}")
-
     def _ask(self, prompt: str) -> str:
         """A line that the person types. Raises KeyboardInterrupt at the end of input, UsageError without a terminal."""
-        if not sys.stdin.isatty():
-            raise click.UsageError("This needs a terminal; give --yes, and --answers FILE, to do without one.")
+        if not at_terminal():
+            raise click.UsageError(NO_TERMINAL)
         with contextlib.suppress(ImportError):
             import readline  # noqa: F401
-        try:
-            return input(prompt)
-        except EOFError:
-            raise KeyboardInterrupt from None
-
-    def _edited_lines(self, lines: Sequence[str]) -> tuple[str, ...] | None:
-        """The lines as the person left them in $EDITOR; None if nothing changed."""
-        text = click.edit("".join(f"{line}\n" for line in lines), extension=".txt")
-        changed = None if text is None else tuple(line.strip() for line in text.splitlines() if line.strip())
-        return None if changed == tuple(lines) else changed
-
-    def _edited_set(self, subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...] | None:
-        """The set as the person left it in $EDITOR, None if nothing changed. Raises UsageError if it is wrong."""
-        from ..errors import GoalError
-        from ..goal_writing import written_subgoals
-        from ..goals import read_subgoals
-
-        with tempfile.TemporaryDirectory(prefix="goalcover-") as folder:
-            path = Path(folder) / "subgoals.toml"
-            path.write_text(written_subgoals(subgoals), encoding="utf-8")
-            click.edit(filename=str(path))
+        while True:
             try:
-                changed = read_subgoals(path)
-            except GoalError as error:
-                raise click.UsageError(f"{error} The set is as it was.".replace(str(path), path.name)) from None
-        return None if changed == tuple(subgoals) else changed
+                return plain(" ".join(input(prompt).split()))
+            except EOFError:
+                raise KeyboardInterrupt from None
+            except UnicodeDecodeError:
+                self._say("That is no UTF-8: type it again.")
 
 
 def _picked(said: str, suggestions: Sequence[str]) -> str | None:
-    """What was typed, or the suggestions whose numbers were; None for a number that there is not."""
+    """What was typed, or the suggestions whose numbers were, each once; None for a number that there is not."""
     numbers = said.replace(",", " ").split()
     if not suggestions or not all(number.isdecimal() for number in numbers):
         return said
-    if not all(1 <= int(number) <= len(suggestions) for number in numbers):
+    by_number = {str(number): suggestion for number, suggestion in enumerate(suggestions, 1)}
+    if not numbers or not set(numbers) <= set(by_number):
         return None
-    return "; ".join(suggestions[int(number) - 1] for number in numbers)
-
-
-def _numbered(violations: Sequence[Finding], number: str) -> Finding:
-    if not number.isdecimal() or not 1 <= int(number) <= len(violations):
-        raise click.UsageError(f"There are {len(violations)} violations: name one by its number.")
-    return violations[int(number) - 1]
-
-
-def _known(subgoals: Sequence[Subgoal], identity: str) -> Subgoal:
-    for subgoal in subgoals:
-        if subgoal.id == identity.strip():
-            return subgoal
-    raise click.UsageError(f"There is no subgoal {identity.strip()!r}: {', '.join(s.id for s in subgoals)}.")
-
-
-def _words(rest: str, least: int, usage: str) -> list[str]:
-    try:
-        words = shlex.split(rest)
-    except ValueError:
-        words = rest.split()
-    if len(words) < least:
-        raise click.UsageError(f"Write it so: {usage}.")
-    return words
-
-
-def _added(subgoals: Sequence[Subgoal], name: str, description: str) -> list[Subgoal]:
-    from ..goals import slug
-    from ..terms import Subgoal
-
-    if any(subgoal.name.casefold() == name.casefold() for subgoal in subgoals):
-        raise click.UsageError(f"There is a subgoal {name!r} already.")
-    return [*subgoals, Subgoal(slug(name, [subgoal.id for subgoal in subgoals]), name, description)]
+    return "; ".join(by_number[number] for number in dict.fromkeys(numbers))

@@ -17,7 +17,7 @@ from ..asking import Asker
 from ..questions import read_lines
 from ..resources import shipped
 from ..terms import Checks, Exchange, Finding, Goal, Repair, Subgoal, digest_of
-from .decompose import QUESTIONS, Checked, check, described, key, listed, propose, repair, sentences, violations
+from .decompose import QUESTIONS, Checked, check, described, items, key, listed, propose, repair, sentences, violations
 
 PER_ROUND = 3
 """How many questions are asked at a time."""
@@ -67,7 +67,7 @@ class Draft:
     """A decomposition in the making.
 
     `accepted` maps keys of violations (`decompose.key`) to the reasons for which a person lets them be; `tried` are
-    those that were tried to be repaired.
+    those that were tried to be repaired in this `round` of attempts.
     """
 
     goal: str
@@ -82,6 +82,7 @@ class Draft:
     fitness: Mapping[str, float] = field(default_factory=dict)
     repairing: bool = True
     tried: tuple[str, ...] = ()
+    round: int = 0
     repairs: tuple[Repair, ...] = ()
     accepted: Mapping[str, str] = field(default_factory=dict)
     settled: bool = False
@@ -93,7 +94,7 @@ class Draft:
             return "done"
         if self.inquiries:
             return "answering"
-        if any(exchange.answer and not exchange.statement for exchange in self.exchanges):
+        if not self.proposed and any(exchange.answer and not exchange.statement for exchange in self.exchanges):
             return "refining"
         if not self.enough:
             return "asking"
@@ -137,13 +138,15 @@ def begin(goal: str, steps: Steps = Steps(), subgoals: Sequence[Subgoal] = ()) -
 
 
 def reopened(goal: Goal, steps: Steps = Steps()) -> Draft:
-    """The draft of a goal that was clarified before: its set is checked again; what was accepted stays accepted."""
-    known = goal.checks.findings if goal.checks else ()
+    """The draft of a goal that was clarified before: its set is checked again; what was accepted stays accepted.
+
+    Unless goal, specification or set were edited since: then nobody has accepted what stands there now.
+    """
+    fresh = goal.checks is not None and goal.checks.subgoals == goal.decomposition
+    known = goal.checks.findings if goal.checks and fresh else ()
     accepted = {key(found, goal.subgoals): found.reason for found in known if found.outcome == "accepted"}
     draft = begin(goal.text, steps, goal.subgoals)
-    return replace(
-        draft, goal=goal.text, statements=sentences(goal.specification), exchanges=goal.exchanges, accepted=accepted
-    )
+    return replace(draft, goal=goal.text, statements=_statements(goal), exchanges=goal.exchanges, accepted=accepted)
 
 
 def advance(draft: Draft, asker: Asker) -> Iterator[Draft]:
@@ -154,7 +157,10 @@ def advance(draft: Draft, asker: Asker) -> Iterator[Draft]:
 
 
 def open_aspects(draft: Draft, asker: Asker) -> list[Aspect]:
-    """What the specification does not tell yet and is worth asking: each aspect at most twice, a skipped one once."""
+    """What the specification does not tell yet and is worth asking.
+
+    An aspect that was skipped is not asked about again; one whose answer told something else is, once, in other words.
+    """
     told = dict.fromkeys((aspect.name for aspect in aspects()), 0.0)
     fit = is_fit(asker)
     if fit and draft.statements:
@@ -163,7 +169,8 @@ def open_aspects(draft: Draft, asker: Asker) -> list[Aspect]:
     wanted = []
     for aspect in aspects():
         answers = [exchange.answer for exchange in draft.exchanges if exchange.aspect == aspect.name]
-        unheard = len(answers) == 1 and answers[0] and fit and told[aspect.name] < 0.1
+        plainly = any(exchange.question == aspect.question for exchange in draft.exchanges)
+        unheard = len(answers) == 1 and answers[0] and fit and told[aspect.name] < 0.1 and not plainly
         if unheard or (not answers and told[aspect.name] < 0.5):
             wanted.append(aspect)
     return wanted
@@ -186,21 +193,14 @@ def respecified(draft: Draft, statements: Sequence[str]) -> Draft:
     return replace(draft, statements=tuple(statements), findings=None, settled=False)
 
 
-def asked_again(draft: Draft) -> Draft:
-    """The draft back among its questions, its subgoals dropped, with every aspect that was skipped open again."""
-    kept = tuple(exchange for exchange in draft.exchanges if exchange.answer)
-    blank = Draft(draft.goal, draft.steps, draft.statements, kept)
-    return blank
-
-
 def edited(draft: Draft, subgoals: Sequence[Subgoal]) -> Draft:
     """The draft with a person's own set; those without a description are described, and all is checked again."""
     return replace(draft, subgoals=tuple(subgoals), proposed=True, findings=None, repairing=False, settled=False)
 
 
 def repaired_again(draft: Draft) -> Draft:
-    """The draft with another attempt at every violation to come."""
-    return replace(draft, repairing=True, tried=())
+    """The draft with another attempt at every violation to come, other than those before."""
+    return replace(draft, repairing=True, tried=(), round=draft.round + 1)
 
 
 def accepted(draft: Draft, violation: Finding, reason: str) -> Draft:
@@ -219,7 +219,7 @@ def settled(draft: Draft) -> Draft:
 def clarified(draft: Draft, judge: str, asker: Asker, onto: Goal | None = None) -> Goal:
     """The goal that a draft amounts to, with its transcript and checks; `onto` gives what a draft does not hold."""
     base = onto or Goal(draft.goal)
-    unchanged = onto is not None and sentences(onto.specification) == draft.statements
+    unchanged = onto is not None and _statements(onto) == draft.statements
     goal = replace(
         base,
         text=draft.goal,
@@ -239,6 +239,13 @@ def clarified(draft: Draft, judge: str, asker: Asker, onto: Goal | None = None) 
             draft.repairs,
         )
     return replace(goal, checks=checks)
+
+
+def _statements(goal: Goal) -> tuple[str, ...]:
+    """The sentences of a goal's specification; what an answer added to it is one, as it was."""
+    added = {exchange.statement for exchange in goal.exchanges}
+    lines = [line.strip() for line in goal.specification.splitlines()]
+    return tuple(part for line in lines for part in ((line,) if line in added else sentences(line)) if part)
 
 
 def _refine(draft: Draft, asker: Asker) -> Iterator[Draft]:
@@ -314,12 +321,14 @@ def is_fit(asker: Asker) -> bool:
 
 
 def _check(draft: Draft, asker: Asker) -> Iterator[Draft]:
-    yield _with(draft, check(asker, draft.goal, draft.statements, draft.subgoals))
+    yield _with(draft, check(asker, draft.goal, _to_cover(draft), draft.subgoals))
 
 
 def _repair(draft: Draft, asker: Asker) -> Iterator[Draft]:
     checked = Checked(draft.findings or (), draft.fitness)
-    attempts = repair(asker, draft.goal, draft.statements, draft.subgoals, checked, set(draft.tried))
+    attempts = repair(
+        asker, draft.goal, _to_cover(draft), draft.subgoals, checked, draft.tried, draft.accepted, draft.round
+    )
     for subgoals, found, attempt, name in attempts:
         draft = replace(draft, subgoals=subgoals, repairs=(*draft.repairs, attempt), tried=(*draft.tried, name))
         draft = _with(draft, found)
@@ -333,6 +342,17 @@ _WORK: Mapping[str, Callable[[Draft, Asker], Iterator[Draft]]] = {
     "checking": _check,
     "repairing": _repair,
 }
+
+
+def _to_cover(draft: Draft) -> tuple[str, ...]:
+    """The sentences that the set is held against; where a person listed topics, each of them by itself.
+
+    A judge that is asked about a whole list overlooks the one thing that is missing.
+    """
+    topics = aspects()[0].name
+    lists = {e.statement: items(e.answer) for e in draft.exchanges if e.aspect == topics and e.statement}
+    parts = [[f"{item}." for item in lists.get(statement, ())] or [statement] for statement in draft.statements]
+    return tuple(dict.fromkeys(part for each in parts for part in each))
 
 
 def _with(draft: Draft, checked: Checked) -> Draft:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
@@ -26,8 +26,8 @@ QUESTIONS: Mapping[Constraint, str] = {
 
 _HOLDS = {"atomicity": "one", "overlap": "apart", "uncovered": "yes"}
 _NOTED = {"atomicity": "parts", "overlap": "because", "uncovered": "missing"}
-_NO_CAPABILITY = ("users", "inputs", "outputs")
-"""What sentences tell that no subgoal need cover."""
+_NO_CAPABILITY = ("users", "inputs", "outputs", "limits")
+"""What sentences tell that no subgoal need cover: it bounds the capabilities and names none."""
 
 _TRIES = 3
 
@@ -66,30 +66,28 @@ def propose(asker: Asker, goal: str, statements: Sequence[str]) -> tuple[Subgoal
     return described(asker, goal, [Subgoal(id_, name, "") for id_, name in _identified(best)])
 
 
+def items(text: str) -> list[str]:
+    """What a text lists: its parts between commas, semicolons and "and"s, as names; one if it is no list."""
+    parts = re.split(r"[;,\n；，、]|\s(?:and|und|et|y|&)\s", text)
+    return _names([re.sub(r"^(?:and|und|et|y)\s+", "", part.strip()) for part in parts])
+
+
 def listed(texts: Sequence[str]) -> tuple[Subgoal, ...]:
-    """At most ten subgoals, named by what a person listed: the parts of texts between commas, semicolons and "and"s."""
-    parts = [part for text in texts for part in re.split(r"[;,\n]|\s(?:and|und|et|y|&)\s", text)]
-    names = _names([re.sub(r"^(?:and|und|et|y)\s+", "", part.strip()) for part in parts])[:MOST]
+    """At most ten subgoals, named by what a person listed, for a model that cannot describe them."""
+    names = _names([name for text in texts for name in items(text)])[:MOST]
     return tuple(Subgoal(id_, name, name) for id_, name in _identified(names))
 
 
 def described(asker: Asker, goal: str, subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...]:
-    """The subgoals, those without a description described in view of the others; by its name where the judge failed."""
+    """The subgoals, those without a description described; by their names where the judge failed."""
     bare = [subgoal for subgoal in subgoals if not subgoal.description]
-    texts = [
-        {
-            "goal": goal,
-            "others": ", ".join(other.name for other in subgoals if other.id != subgoal.id) or "none",
-            "name": subgoal.name,
-        }
-        for subgoal in bare
-    ]
+    texts = [{"goal": goal, "name": subgoal.name} for subgoal in bare]
     answers = asker.write("description", texts, max_tokens=120)
     told = {}
     for subgoal, answer in zip(bare, answers, strict=True):
         fields = answer.fields or {}
-        description = str(fields.get("description", "")).strip() or subgoal.name
-        evidence = subgoal.evidence or str(fields.get("evidence", "")).strip()
+        description = " ".join(str(fields.get("description", "")).split()) or subgoal.name
+        evidence = subgoal.evidence or " ".join(str(fields.get("evidence", "")).split())
         told[subgoal.id] = replace(subgoal, description=description, evidence=evidence)
     return tuple(told.get(subgoal.id, subgoal) for subgoal in subgoals)
 
@@ -97,8 +95,8 @@ def described(asker: Asker, goal: str, subgoals: Sequence[Subgoal]) -> tuple[Sub
 def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence[Subgoal]) -> Checked:
     """Whether each subgoal is one capability, each pair disjoint, and each sentence covered (paper, Eqs. 1–3).
 
-    A constraint that the judge is not fit to decide is undecided throughout. Sentences that tell of users, inputs or
-    outputs alone need no subgoal.
+    A constraint that the judge is not fit to decide is undecided throughout. Sentences that tell of users, inputs,
+    outputs or limits need no subgoal.
     """
     pairs = list(combinations(subgoals, 2))
     listed = "\n".join(f"- {subgoal.name}: {subgoal.description}" for subgoal in subgoals)
@@ -138,25 +136,35 @@ def key(finding: Finding, subgoals: Sequence[Subgoal]) -> str:
 
 
 def repair(
-    asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence[Subgoal], checked: Checked, tried: set[str]
+    asker: Asker,
+    goal: str,
+    statements: Sequence[str],
+    subgoals: Sequence[Subgoal],
+    checked: Checked,
+    tried: Collection[str] = (),
+    accepted: Collection[str] = (),
+    seed: int = 0,
 ) -> Iterator[tuple[tuple[Subgoal, ...], Checked, Repair, str]]:
     """Attempts to mend each violation that was not tried, one at a time: the set that stands after it, its checks,
     the attempt, and the key of what was tried.
 
-    An attempt is kept only if the whole set has fewer violations for it, so that a repair never makes a set worse.
+    An attempt is kept only if the whole set has fewer violations for it, no more that the judge failed to decide, and
+    speaks of all that it named of the specification before: no repair makes a set worse. Violations whose keys are
+    `accepted` do not count. Another seed gives other attempts.
     """
     subgoals = tuple(subgoals)
     tried = set(tried)
-    while waiting := [f for f in violations(checked.findings) if key(f, subgoals) not in tried]:
+    while waiting := [f for f in _standing(checked, subgoals, accepted) if key(f, subgoals) not in tried]:
         violation = waiting[0]
         name = key(violation, subgoals)
         tried.add(name)
-        candidate = _mended(asker, goal, subgoals, violation)
+        candidate = _mended(asker, goal, subgoals, violation, seed)
         if candidate is None:
             yield subgoals, checked, Repair(violation.constraint, violation.subgoals, (), False), name
             continue
         found = check(asker, goal, statements, candidate)
-        kept = len(violations(found.findings)) < len(violations(checked.findings))
+        fewer = len(_standing(found, candidate, accepted)) < len(_standing(checked, subgoals, accepted))
+        kept = fewer and _n_failed(found) <= _n_failed(checked) and not _lost([goal, *statements], subgoals, candidate)
         old, new = {subgoal.id for subgoal in subgoals}, [subgoal.id for subgoal in candidate]
         after = tuple(i for i in new if i not in old or i in violation.subgoals)
         if kept:
@@ -177,16 +185,18 @@ def replaced(
     place = next((n for n, subgoal in enumerate(subgoals) if subgoal.id in before), len(rest))
     known = {subgoal.name.casefold() for subgoal in rest}
     fresh = [name for name in _names(names) if name.casefold() not in known]
-    taken = [subgoal.id for subgoal in rest]
+    kept = {name: gone[name.casefold()] for name in fresh if name.casefold() in gone}
+    taken = [subgoal.id for subgoal in (*rest, *kept.values())]
     new = []
     for name in fresh:
-        old = gone.get(name.casefold())
-        new.append(old if old and old.id not in taken else Subgoal(slug(name, taken), name, ""))
+        new.append(kept.get(name) or Subgoal(slug(name, taken), name, ""))
         taken.append(new[-1].id)
     return described(asker, goal, [*rest[:place], *new, *rest[place:]])
 
 
-def _mended(asker: Asker, goal: str, subgoals: tuple[Subgoal, ...], violation: Finding) -> tuple[Subgoal, ...] | None:
+def _mended(
+    asker: Asker, goal: str, subgoals: tuple[Subgoal, ...], violation: Finding, seed: int
+) -> tuple[Subgoal, ...] | None:
     """The set with one violation mended as the judge proposes; None if it proposes nothing new."""
     involved = [subgoal for subgoal in subgoals if subgoal.id in violation.subgoals]
     if violation.constraint == "coverage":
@@ -194,7 +204,8 @@ def _mended(asker: Asker, goal: str, subgoals: tuple[Subgoal, ...], violation: F
     else:
         listed = "\n".join(f"- {_stated(subgoal)}" for subgoal in involved)
         texts = {"goal": goal, "subgoals": listed, "problem": _problem(violation, involved)}
-        answer = asker.write("repair", [texts], max_tokens=60)[0]
+        warmth = 0.7 if seed else 0.0
+        answer = asker.write("repair", [texts], max_tokens=60, temperature=warmth, seed=seed)[0]
         names = list(answer.fields["names"]) if answer.fields else []
     known = {subgoal.name.casefold() for subgoal in subgoals}
     if not _names(names) or {name.casefold() for name in _names(names)} == {s.name.casefold() for s in involved}:
@@ -203,6 +214,24 @@ def _mended(asker: Asker, goal: str, subgoals: tuple[Subgoal, ...], violation: F
         return None
     mended = replaced(asker, goal, subgoals, violation.subgoals, names)
     return mended if mended != subgoals and len(mended) <= max(MOST, len(subgoals)) else None
+
+
+def _standing(checked: Checked, subgoals: Sequence[Subgoal], accepted: Collection[str]) -> list[Finding]:
+    return [finding for finding in violations(checked.findings) if key(finding, subgoals) not in accepted]
+
+
+def _n_failed(checked: Checked) -> int:
+    return sum(finding.probability is None for finding in checked.findings)
+
+
+def _lost(statements: Sequence[str], before: Sequence[Subgoal], after: Sequence[Subgoal]) -> set[str]:
+    """The words of the specification that one set names and the other does not mention any more."""
+
+    def words(texts: Sequence[str]) -> set[str]:
+        return {word[:6] for text in texts for word in re.findall(r"\w{4,}", text.casefold())}
+
+    named = words([subgoal.name for subgoal in before]) & words(statements)
+    return named - words([text for subgoal in after for text in (subgoal.name, subgoal.description)])
 
 
 def _problem(violation: Finding, involved: Sequence[Subgoal]) -> str:
@@ -236,7 +265,7 @@ def _found(
     answers = asker.write(question, [texts[n] for n in wrong], known={first: contrary}, max_tokens=60)
     for n, answer in zip(wrong, answers, strict=True):
         said = answer.fields[noted] if answer.fields else ""
-        found[n] = replace(found[n], note=said if isinstance(said, str) else ", ".join(_names(said)))
+        found[n] = replace(found[n], note=" ".join(said.split()) if isinstance(said, str) else ", ".join(_names(said)))
     return found
 
 
@@ -258,7 +287,7 @@ def _stated(subgoal: Subgoal) -> str:
 
 def _names(names: Sequence[str]) -> list[str]:
     """Names as we write them: trimmed, beginning with a capital, none twice."""
-    trimmed = [name.strip(" .;:-–•*\t") for name in names]
+    trimmed = [" ".join(name.split()).strip(" .;:-–•*") for name in names]
     seen: dict[str, str] = {}
     for name in trimmed:
         if name:

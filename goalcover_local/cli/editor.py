@@ -1,0 +1,54 @@
+"""A specification or a set of subgoals in the person's $EDITOR."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .decomposition import plain
+
+if TYPE_CHECKING:
+    from ..terms import Subgoal
+
+
+def edited_lines(lines: Sequence[str]) -> tuple[str, ...] | None:
+    """The lines as the person left them in $EDITOR, None if nothing changed. Raises UsageError if it failed."""
+    with _editing():
+        text = click.edit("".join(f"{line}\n" for line in lines), extension=".txt")
+    changed = None if text is None else tuple(plain(line).strip() for line in text.splitlines() if line.strip())
+    return None if changed == tuple(lines) else changed
+
+
+def edited_set(subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...] | None:
+    """The set as the person left it in $EDITOR, None if nothing changed. Raises UsageError if it is wrong."""
+    from ..errors import GoalError
+    from ..goal_writing import written_subgoals
+    from ..goals import read_subgoals
+
+    with tempfile.TemporaryDirectory(prefix="goalcover-") as folder:
+        path = Path(folder) / "subgoals.toml"
+        path.write_text(written_subgoals(subgoals), encoding="utf-8")
+        with _editing():
+            click.edit(filename=str(path))
+        try:
+            changed = read_subgoals(path)
+        except GoalError as error:
+            raise click.UsageError(f"{error} The set is as it was.".replace(str(path), path.name)) from None
+    return None if changed == tuple(subgoals) else changed
+
+
+@contextmanager
+def _editing() -> Iterator[None]:
+    """A context in which an editor that fails raises click.UsageError, so that the interview goes on."""
+    try:
+        yield
+    except (click.ClickException, ValueError) as error:
+        problem = (
+            error.message if isinstance(error, click.ClickException) else "the text is no UTF-8, or $EDITOR is wrong"
+        )
+        raise click.UsageError(f"{problem}. All is as it was; $EDITOR names the editor.") from None
