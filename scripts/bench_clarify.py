@@ -74,7 +74,7 @@ def decisions(asker) -> None:
 
 def planted(asker) -> None:
     """What the checks find of a set with a planted overlap and a planted compound."""
-    from goalcover_local.goals import slug
+    from goalcover_local.goal_files.reading import slug
     from goalcover_local.phases.decompose import check
     from goalcover_local.terms import Subgoal
 
@@ -87,7 +87,7 @@ def planted(asker) -> None:
 
 def goals(asker) -> None:
     """The decompositions of four goals, by the answers in scripts/clarify."""
-    from goalcover_local.goals import read_answers
+    from goalcover_local.goal_files.reading import read_answers
     from goalcover_local.phases.clarify import advance, answered, begin
 
     for name, goal in GOALS.items():

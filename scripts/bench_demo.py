@@ -29,7 +29,7 @@ def main(card_name: str | None, threads: int | None) -> None:
 
     from goalcover_local.cards import DEFAULT_CARD, load_card
     from goalcover_local.coverage import coverage
-    from goalcover_local.goals import find_goal, read_goal
+    from goalcover_local.goal_files.reading import find_goal, read_goal
     from goalcover_local.judges import open_judge
     from goalcover_local.phases.calibrate import judge_references, scale_from
     from goalcover_local.resources import shipped

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
+import json
 import os
 import pty
 import re
@@ -16,6 +18,7 @@ from contextlib import suppress
 
 CTRL_C = "\x03"
 ENTER = "\r"
+LINES, COLUMNS = 40, 100
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07]*\x07|[=>])")
 
 
@@ -30,7 +33,9 @@ class Terminal:
                 os.execve(arguments[0], list(arguments), {**environment, "TERM": "xterm"})
             finally:
                 os._exit(127)
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+        self._begun = time.monotonic()
+        self._moments: list[tuple[float, bytes]] = []
         self._written = b""
         self._seen = 0
         self._code: int | None = None
@@ -44,6 +49,14 @@ class Terminal:
     def has_cursor(self) -> bool:
         """Whether the cursor is shown."""
         return self._written.rfind(b"\x1b[?25l") <= self._written.rfind(b"\x1b[?25h")
+
+    def recording(self, title: str) -> str:
+        """What was shown and when, as an asciinema cast (version 2); pauses are played for two seconds at most."""
+        decode = codecs.getincrementaldecoder("utf-8")("replace").decode
+        head = {"version": 2, "width": COLUMNS, "height": LINES, "idle_time_limit": 2, "title": title}
+        lines = [json.dumps(head)]
+        lines += [json.dumps([round(at, 3), "o", decode(came)], ensure_ascii=False) for at, came in self._moments]
+        return "".join(f"{line}\n" for line in lines)
 
     def type(self, keys: str) -> None:
         """Nothing; types these keys."""
@@ -88,4 +101,5 @@ class Terminal:
         except OSError:
             return False
         self._written += came
+        self._moments.append((time.monotonic() - self._begun, came))
         return bool(came)

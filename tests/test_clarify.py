@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from goalcover_local.asking import Asker
-from goalcover_local.goal_writing import written
-from goalcover_local.goals import parse_goal
+from goalcover_local.goal_files.reading import parse_goal
+from goalcover_local.goal_files.writing import written
 from goalcover_local.phases import clarify
 from goalcover_local.phases.clarify import (
     PER_ROUND,

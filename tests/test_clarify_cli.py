@@ -21,7 +21,7 @@ from goalcover_local.cards import models_home
 from goalcover_local.drafts import DraftFile
 from goalcover_local.engines.base import Prompt
 from goalcover_local.errors import EngineError
-from goalcover_local.goals import read_goal
+from goalcover_local.goal_files.reading import read_goal
 from goalcover_local.phases.clarify import Stage
 from goalcover_local.resources import shipped
 from goalcover_local.weights import Weights
@@ -713,7 +713,7 @@ def test_a_goal_that_cannot_be_written_is_not_lost(
         raise EngineError("The disk is full.", "Make room for it.")
 
     with monkeypatch.context() as patched:
-        patched.setattr("goalcover_local.goal_writing.save_goal", full)
+        patched.setattr("goalcover_local.goal_files.writing.save_goal", full)
         scripted(goalcover, code=1)
     assert Path("goal.toml.draft").exists() and not Path("goal.toml").exists()
     n_asked = len(really(clarifier.asked))

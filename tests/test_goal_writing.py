@@ -12,10 +12,10 @@ import tomlkit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from goalcover_local import goal_writing
 from goalcover_local.errors import GoalError
-from goalcover_local.goal_writing import save_goal, written, written_subgoals
-from goalcover_local.goals import parse_goal, read_goal, read_subgoals, shipped_goals
+from goalcover_local.goal_files import writing
+from goalcover_local.goal_files.reading import parse_goal, read_goal, read_subgoals, shipped_goals
+from goalcover_local.goal_files.writing import save_goal, written, written_subgoals
 from goalcover_local.terms import (
     CONSTRAINTS,
     Checks,
@@ -478,7 +478,7 @@ def test_an_edit_that_fails_gives_way_to_a_fresh_file(spoilt: Any, monkeypatch: 
             raise spoilt
         return str(spoilt)
 
-    monkeypatch.setattr(goal_writing, "edited", edited)
+    monkeypatch.setattr(writing, "edited", edited)
     wanted = replace(GOAL, text="Other", checks=None)
     text = written(wanted, onto=FILE)
     assert text != FILE

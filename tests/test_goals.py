@@ -11,9 +11,9 @@ import tomlkit
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goalcover_local import goals
 from goalcover_local.errors import GoalError
-from goalcover_local.goals import find_goal, read_goal, read_subgoals, shipped_goals, slug
+from goalcover_local.goal_files import reading
+from goalcover_local.goal_files.reading import find_goal, read_goal, read_subgoals, shipped_goals, slug
 from goalcover_local.terms import Checks, Exchange, Finding, Goal, Repair, Review, Subgoal
 
 HEAD = 'goal = "Answer clinicians"\n'
@@ -445,7 +445,7 @@ def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     for name in ("heart", "bills"):
         (folder / f"{name}.toml").write_text(HEAD + DRUGS)
-    monkeypatch.setattr(goals, "shipped", lambda name: folder)
+    monkeypatch.setattr(reading, "shipped", lambda name: folder)
     return folder
 
 

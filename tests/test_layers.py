@@ -18,7 +18,7 @@ FLOORS = (
     ("", "terms", "errors", "resources", "files"),
     ("stats", "offline", "engines"),
     ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "formats"),
-    ("goals", "tables", "goal_checks", "goal_editing", "goal_writing", "review_sheets"),
+    ("goal_files",),
     ("judges", "canary", "asking"),
     ("scales", "coverage", "overlaps", "trials"),
     ("phases",),

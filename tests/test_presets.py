@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from goalcover_local.goals import find_goal, read_goal, shipped_goals
+from goalcover_local.goal_files.reading import find_goal, read_goal, shipped_goals
 from goalcover_local.resources import shipped
 
 PRESETS = {

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from goalcover_local.errors import GoalError
-from goalcover_local.review_sheets import Agreement, agreement, read_sheet, sheet
+from goalcover_local.goal_files.review_sheets import Agreement, agreement, read_sheet, sheet
 from goalcover_local.terms import Checks, Constraint, Finding, Goal, Mark, Outcome, Review, Subgoal
 
 GOAL = Goal(

@@ -95,7 +95,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       goalcover assess goal.toml ori_pqal.json --input-column QUESTION --output-column LONG_ANSWER \\
           --limit 100 --run runs/pubmedqa
     """
-    from ..goals import find_goal, read_goal
+    from ..goal_files.reading import find_goal, read_goal
     from ..weights import verify
 
     goal = read_goal(find_goal(options["goal"]))

@@ -107,7 +107,7 @@ def _check_usage(options: Mapping[str, Any]) -> None:
 def _clarify(options: Mapping[str, Any]) -> int:
     """The exit code of an interview, which ends with a goal file."""
     from ..errors import GoalCoverError
-    from ..goal_writing import save_goal
+    from ..goal_files.writing import save_goal
     from ..phases.clarify import clarified
     from .interview import NO_TERMINAL, Interview, at_terminal
 
@@ -173,7 +173,7 @@ def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
 def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
     """A new draft beside the output, and the goal file it works on if GOAL names one."""
     from ..drafts import DraftFile
-    from ..goals import find_goal, read_goal, read_subgoals
+    from ..goal_files.reading import find_goal, read_goal, read_subgoals
     from ..phases.clarify import Steps, begin, reopened
 
     output: Path = options["output"]
@@ -203,7 +203,7 @@ def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
 
 def _resumed(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
     from ..drafts import DraftFile
-    from ..goals import read_goal
+    from ..goal_files.reading import read_goal
 
     file = DraftFile.resume(_draft_of(options["output"]))
     if options["goal"] and plain(options["goal"]) != file.options.get("goal"):
@@ -227,7 +227,7 @@ def _draft_of(output: Path) -> Path:
 
 
 def _script(options: Mapping[str, Any]) -> Script:
-    from ..goals import read_answers
+    from ..goal_files.reading import read_answers
     from .interview import Script
 
     if options["answers"] is None:
@@ -254,8 +254,8 @@ def _asker(options: Mapping[str, Any], file: DraftFile | None = None) -> Iterato
 
 def _check(options: Mapping[str, Any]) -> int:
     """The exit code of checking a goal file's set again."""
-    from ..goal_writing import save_goal
-    from ..goals import find_goal, read_goal
+    from ..goal_files.reading import find_goal, read_goal
+    from ..goal_files.writing import save_goal
     from ..phases.clarify import advance, clarified, reopened
     from .decomposition import print_overlaps, print_set, unfit_for
 
@@ -313,10 +313,10 @@ def _measured(goal: Goal, folder: Path) -> list[Overlap]:
 def _review(options: Mapping[str, Any]) -> None:
     """Nothing; writes a sheet for an expert, or reads a filled-in one into the goal file."""
     from ..files import replace_file
-    from ..goal_writing import save_goal
-    from ..goals import find_goal, read_goal
-    from ..review_sheets import agreement, read_sheet, sheet
-    from ..tables import text_of
+    from ..goal_files.reading import find_goal, read_goal
+    from ..goal_files.review_sheets import agreement, read_sheet, sheet
+    from ..goal_files.tables import text_of
+    from ..goal_files.writing import save_goal
 
     output: Path = options["output"]
     origin = find_goal(options["goal"])

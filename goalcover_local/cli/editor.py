@@ -27,8 +27,8 @@ def edited_lines(lines: Sequence[str]) -> tuple[str, ...] | None:
 def edited_set(subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...] | None:
     """The set as the person left it in $EDITOR, None if nothing changed. Raises UsageError if it is wrong."""
     from ..errors import GoalError
-    from ..goal_writing import written_subgoals
-    from ..goals import read_subgoals
+    from ..goal_files.reading import read_subgoals
+    from ..goal_files.writing import written_subgoals
 
     with tempfile.TemporaryDirectory(prefix="goalcover-") as folder:
         path = Path(folder) / "subgoals.toml"

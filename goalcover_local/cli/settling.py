@@ -129,7 +129,7 @@ def _refuse_names(names: Sequence[str], others: Sequence[Subgoal]) -> None:
 
 
 def _added(subgoals: Sequence[Subgoal], name: str, description: str) -> list[Subgoal]:
-    from ..goals import slug
+    from ..goal_files.reading import slug
     from ..terms import Subgoal
 
     _refuse_names([name], subgoals)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ..asking import Asker
-from ..goals import slug
+from ..goal_files.reading import slug
 from ..terms import CONSTRAINTS, Constraint, Finding, Outcome, Repair, Subgoal, digest_of
 
 MOST = 10

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from .errors import GoalError
+from ..errors import GoalError
 
 Word = TypeVar("Word", bound=str)
 _ID = re.compile(r"[a-z][a-z0-9-]*")

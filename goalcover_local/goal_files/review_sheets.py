@@ -12,8 +12,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from .errors import GoalError
-from .terms import Constraint, Goal, Mark, Review
+from ..errors import GoalError
+from ..terms import Constraint, Goal, Mark, Review
 
 _ONE = "One capability"
 _NEEDED = "Needed for the goal"

@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import tomlkit
 
-from .terms import Goal, Subgoal
+from ..terms import Goal, Subgoal
 
 _TOP = {"goal": "text", "specification": "specification", "tau": "tau"}
 _ORDER = (*_TOP, "subgoals", "exchanges", "checks", "reviews")

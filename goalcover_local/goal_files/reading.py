@@ -8,11 +8,11 @@ import unicodedata
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from .errors import GoalError
-from .goal_checks import checks_of, review_of
-from .resources import shipped
+from ..errors import GoalError
+from ..resources import shipped
+from ..terms import CONSTRAINTS, Constraint, Exchange, Goal, Subgoal
+from .checks import checks_of, review_of
 from .tables import Table, table_of, text_of
-from .terms import CONSTRAINTS, Constraint, Exchange, Goal, Subgoal
 
 _GOAL_KEYS = ("goal", "specification", "tau", "exchanges", "subgoals", "checks", "reviews")
 _EXCHANGE_KEYS = ("question", "answer", "aspect", "suggestions", "statement")

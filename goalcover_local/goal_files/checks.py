@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import get_args
 
-from .errors import GoalError
+from ..errors import GoalError
+from ..terms import CONSTRAINTS, Checks, Constraint, Finding, Mark, Outcome, Repair, Review
 from .tables import Table
-from .terms import CONSTRAINTS, Checks, Constraint, Finding, Mark, Outcome, Repair, Review
 
 _CHECKS_KEYS = ("judge", "digest", "subgoals", "fitness", "findings", "repairs")
 _FINDING_KEYS = ("constraint", "subgoals", "statement", "probability", "outcome", "note", "reason")

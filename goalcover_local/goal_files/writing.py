@@ -11,12 +11,12 @@ from pathlib import Path
 import tomlkit
 from tomlkit.exceptions import TOMLKitError
 
-from .errors import GoalError
-from .files import replace_file
-from .goal_editing import edited
-from .goals import parse_goal
+from ..errors import GoalError
+from ..files import replace_file
+from ..terms import Checks, Exchange, Finding, Goal, Repair, Review, Subgoal
+from .editing import edited
+from .reading import parse_goal
 from .tables import text_of
-from .terms import Checks, Exchange, Finding, Goal, Repair, Review, Subgoal
 
 _PLACES = 4  # digits of a probability
 _WIDTH = 100  # characters of a list on one line
