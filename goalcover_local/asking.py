@@ -171,12 +171,12 @@ class Asker:
     def _references(self) -> dict[str, Any]:
         """The answers to reference cases that were kept for this model."""
         try:
-            return dict(json.loads(self._kept.read_text(encoding="utf-8"))) if self._home else {}
+            return dict(json.loads(self._references_file.read_text(encoding="utf-8"))) if self._home else {}
         except (OSError, ValueError, TypeError):
             return {}
 
     @property
-    def _kept(self) -> Path:
+    def _references_file(self) -> Path:
         return (self._home or Path()) / f"{self.digest}.json"
 
     def _keep_references(self) -> None:
@@ -185,7 +185,7 @@ class Asker:
             return
         with suppress(OSError, GoalCoverError):
             self._home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            replace_file(self._kept, json.dumps(self._references))
+            replace_file(self._references_file, json.dumps(self._references))
 
     def choices(self, name: str) -> tuple[str, ...]:
         """The values that a question's first field may hold."""

@@ -47,7 +47,9 @@ class DraftFile:
             if held["version"] != VERSION:
                 raise GoalError(f"{path} was written by another version.", "Begin anew, without --resume.")
             history = _histories().validate_python(held["history"])
-            return cls(path, [*history[:-1], history[-1]], dict(held["memory"]), held["options"])
+            if not history:
+                raise ValueError("no draft")
+            return cls(path, history, dict(held["memory"]), held["options"])
         except FileNotFoundError:
             raise GoalError(f"There is no draft {path}.", "Begin without --resume, or name the same -o.") from None
         except OSError as error:

@@ -139,15 +139,22 @@ class Review:
     comments: Mapping[str, str] = field(default_factory=dict)
 
 
+Step = Literal["questions", "refinement", "checks"]
+"""A step of the elicitation that may be left out, to see what it is worth (paper, section 7.4)."""
+
+STEPS: tuple[Step, ...] = ("questions", "refinement", "checks")
+
+
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """What the fine-tuned model should be able to do, and its decomposition."""
+    """What the fine-tuned model should be able to do, and its decomposition; `without` which steps it came about."""
 
     text: str
     specification: str = ""
     exchanges: tuple[Exchange, ...] = ()
     subgoals: tuple[Subgoal, ...] = ()
     tau: float = 0.6
+    without: tuple[Step, ...] = ()
     checks: Checks | None = None
     reviews: tuple[Review, ...] = ()
 

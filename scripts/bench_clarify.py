@@ -18,7 +18,7 @@ import numpy as np
 HERE = Path(__file__).parent / "clarify"
 GOALS = {
     "medical": "Build a medical QA system for clinical decision support",
-    "legal": "Generate summaries of bills for regulatory compliance",
+    "legal": "Generate summaries of bills of Congress for regulatory compliance",
     "code": "Write Python code from short instructions",
     "financial": "Summarise economic and financial reports for investors",
 }

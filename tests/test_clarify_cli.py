@@ -165,8 +165,8 @@ def scripted(goalcover: Goalcover, *more: object, answers: str = ANSWERS, code: 
 
 def test_answers_give_a_goal_with_its_transcript_and_checks(goalcover: Goalcover, clarifier: Clarifier) -> None:
     said = scripted(goalcover)
-    assert "goal.toml: 4 subgoals, 6 exchanges." in said.err
-    assert "1 violation nobody accepted." in said.err
+    assert "goal.toml: 4 subgoals, 6 questions." in said.err
+    assert "Nobody accepted 1 violation." in said.err
     goal = read_goal("goal.toml")
     assert goal.text == SAILORS
     assert [exchange.aspect for exchange in goal.exchanges] == [
@@ -220,7 +220,7 @@ def test_an_answer_to_that_very_question_goes_before_one_on_its_aspect(
     wanted = f'\n[[exchanges]]\nquestion = "{question}"\nanswer = "cooks use it"\n'
     said = scripted(goalcover, "--overwrite", answers=ANSWERS + wanted)
     assert read_goal("goal.toml").exchanges[1].answer == "cooks use it"
-    assert "1 answer of answers.toml not asked for." in said.err
+    assert "answers.toml: answers not asked for: users." in said.err
 
 
 def test_a_draft_stands_for_its_owner_alone_and_is_gone_at_the_end(goalcover: Goalcover, clarifier: Clarifier) -> None:
@@ -301,7 +301,7 @@ def test_handwritten_subgoals_are_described_checked_and_left_as_they_are(
     file("set.txt", "# mine\n- Heart: Diseases of the heart.\n- Heart failure\n2. Drugs and imaging: Both of them.\n")
     said = goalcover("clarify", "Help nurses", "--subgoals", "set.txt", "--yes", "-o", "goal.toml", code=3)
     assert "“Heart” and “Heart failure” overlap" in said.out
-    assert "“Drugs and imaging” is more than one thing (90%): Drugs, Imaging." in said.out
+    assert "“Drugs and imaging” is more than one capability (90%): Drugs, Imaging." in said.out
     goal = read_goal("goal.toml")
     assert [subgoal.description for subgoal in goal.subgoals] == [
         *("Diseases of the heart.", "All about Heart failure.", "Both of them.")
@@ -364,7 +364,7 @@ def test_a_person_types_an_interview(goalcover: Goalcover, clarifier: Clarifier,
     said = goalcover("clarify", SAILORS, "-o", "goal.toml")
     assert said.out.count("An answer, a number, or /help.") == 1
     assert said.out.count("There is no /nonsense.") == 1
-    assert said.out.count("Pick of 1 to 1, or answer in words.") == 6
+    assert said.out.count("There are suggestions 1 to 1; or answer in words.") == 6
     assert (said.out.count("Taken back."), said.out.count("There is nothing to take back.")) == (3, 2)
     assert "There is no 'bogus'." in said.out
     assert "1 violation left: mend or accept each, with a reason (accept N REASON)." in said.out
@@ -427,8 +427,8 @@ def test_repairs_are_tried_again_and_taken_back(
 ) -> None:
     types("/enough", "drop sail-trim", "add Ropes and chains: Both.", "repair", "undo", "done", "repair", "done")
     said = goalcover("clarify", SAILORS, "-o", "goal.toml")
-    assert "No repair found for sail-trim, sail-repair." in said.out
-    assert said.out.count("Repair: ropes-and-chains → ropes, chains") == 2 and "1 violation left" in said.out
+    assert "Not mended: Sail trim and Sail repair" in said.out
+    assert said.out.count("Mended: Ropes and chains → Ropes; Chains") == 2 and "1 violation left" in said.out
     assert ids() == ["knots", "splices", "sail-repair", "ropes", "chains"]
 
 
@@ -555,7 +555,7 @@ def test_what_a_file_or_the_model_says_steers_no_terminal(goalcover: Goalcover, 
     clarifier.written["atomicity"] = lambda _: {"kind": "several", "parts": ["One", "Another"]}
     said = goalcover("clarify", SAILORS, "--subgoals", "set.toml", "--yes", "-o", "goal.toml", code=3)
     again = goalcover("clarify", "--check", "goal.toml", code=3)
-    assert "more than one thing" in said.out and "more than one thing" in again.out
+    assert "more than one capability" in said.out and "more than one capability" in again.out
     assert not {"\x1b", "\x07", "\x9b", "\x00"} & {*said.out, *said.err, *again.out, *again.err}
 
 
@@ -773,7 +773,7 @@ def test_resuming_with_another_judge(
         ([" \t\n", "--yes", "-o", "goal.toml"], "The goal is empty."),
         (["\x1b[0m\x07", "--yes", "-o", "goal.toml"], "The goal is empty."),
         ([SAILORS, "--yes"], "Name the file to write: -o FILE."),
-        (["--check"], "Give a goal, in quotes."),
+        (["--check"], "Name the goal file."),
         ([SAILORS, "--check", "--review", "-o", "x"], "--check and --review do not go together."),
         (["--check", "--resume", "-o", "x"], "--check and --resume do not go together."),
         ([SAILORS, "--marks", "sheet.md", "-o", "x"], "--marks goes with --review."),
@@ -914,7 +914,7 @@ def test_a_check_is_written_and_keeps_comments(goalcover: Goalcover, clarifier: 
     file("goal.toml", GOAL.replace("[[subgoals]]", "# mine\n[[subgoals]]") + "# the end\n")
     before = Path("goal.toml").read_bytes()
     said = goalcover("clarify", "--check", "goal.toml", code=3)
-    assert "“Knots and ropes” is more than one thing (90%): Knots, Ropes." in said.out
+    assert "“Knots and ropes” is more than one capability (90%): Knots, Ropes." in said.out
     assert Path("goal.toml").read_bytes() == before
     goalcover("clarify", "goal.toml", "--check", "-o", "goal.toml", code=3)
     text = Path("goal.toml").read_text(encoding="utf-8")

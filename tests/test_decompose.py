@@ -87,7 +87,8 @@ def names_of(engine: Clarifier, goal: str = "Help doctors", statements: Sequence
         ("It is v. good, e.g. here. (Or not.) “Yes.”", ("It is v. good, e.g. here.", "(Or not.) “Yes.”")),
         ("No space.Here", ("No space.Here",)),
         ("用户是医生。它回答问题。", ("用户是医生。它回答问题。",)),
-        ("Ask Dr. Smith. He knows.", ("Ask Dr.", "Smith.", "He knows.")),
+        ("Ask Dr. Smith. He knows.", ("Ask Dr. Smith.", "He knows.")),
+        ("Warfarin, e.g. Coumadin. Of J. R. Doe.", ("Warfarin, e.g. Coumadin.", "Of J. R. Doe.")),
     ],
 )
 def test_sentences_end_before_capitals_and_at_line_ends(text: str, expected: tuple[str, ...]) -> None:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
 _STEPS = {"no_questions": "--no-questions", "no_refinement": "--no-refinement", "no_checks": "--no-checks"}
+_OF_THE_MODEL = {"card_name": None, "engine": "auto", "url": "", "devices": "", "threads": None}
+"""The options that name the model, as they are if they are not given."""
 _OF_AN_INTERVIEW = {"answers": "--answers", "yes": "--yes", "subgoals_file": "--subgoals", **_STEPS}
 
 
@@ -52,7 +54,9 @@ _OF_AN_INTERVIEW = {"answers": "--answers", "yes": "--yes", "subgoals_file": "--
 @click.option("--review", is_flag=True, help="Write a sheet on which an expert marks the set of the goal file GOAL.")
 @click.option("--marks", type=_FILE, help="With --review: a filled-in sheet; -o writes the goal file with its marks.")
 @click.option("--no-questions", is_flag=True, help="Ask no clarifying questions (an ablation).")
-@click.option("--no-refinement", is_flag=True, help="Put answers into the specification as they are (an ablation).")
+@click.option(
+    "--no-refinement", is_flag=True, help="Put question and answer into the specification as they are (an ablation)."
+)
 @click.option("--no-checks", is_flag=True, help="Check no subgoals, and repair none (an ablation).")
 @click.option("--overwrite", is_flag=True, help="Replace an output file, or a draft, that is there.")
 @model_options
@@ -62,11 +66,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     A local model asks what the goal leaves open, writes a specification from the answers, proposes subgoals, and checks
     that each is one capability, that no two overlap, and that together they cover the specification. Every step is
-    saved: Ctrl-C, and later --resume, lose nothing. GOAL may also be a goal file, whose set is then worked on.
+    saved: Ctrl-C, and later --resume, lose nothing. The first sentence of GOAL is the goal, others begin the
+    specification; GOAL may also be a goal file or a shipped goal's name, whose set is then worked on.
+
+    The embedded judge is too small for this: take qwen2.5-coder-1.5b-instruct, or a larger one.
 
     \b
     Example:
-      goalcover clarify "Build a medical QA system for clinical decision support" -o goal.toml
+      goalcover clarify "Answer clinicians' questions" --judge qwen2.5-coder-1.5b-instruct -o goal.toml
       goalcover clarify --resume -o goal.toml
       goalcover clarify "Summarise bills of Congress" --answers answers.toml --yes -o goal.toml
       goalcover clarify --check goal.toml --run runs/first
@@ -99,12 +106,14 @@ def _check_usage(options: Mapping[str, Any]) -> None:
             if options[mode] and options[name]:
                 raise click.UsageError(f"{option} does not go with --{mode}.")
     if not options["resume"] and not options["goal"]:
-        raise click.UsageError("Give a goal, in quotes.")
+        raise click.UsageError(
+            "Name the goal file." if options["check"] or options["review"] else "Give a goal, in quotes."
+        )
     if not options["output"] and not options["check"]:
         raise click.UsageError("Name the file to write: -o FILE.")
 
 
-def _clarify(options: Mapping[str, Any]) -> int:
+def _clarify(options: dict[str, Any]) -> int:
     """The exit code of an interview, which ends with a goal file."""
     from ..errors import GoalCoverError
     from ..goal_files.writing import save_goal
@@ -134,8 +143,8 @@ def _clarify(options: Mapping[str, Any]) -> int:
         raise
     save_goal(goal, output)
     file.remove()
-    if script.exchanges:
-        click.echo(f"{counted(len(script.exchanges), 'answer')} of {options['answers']} not asked for.", err=True)
+    for line in script.left_over():
+        click.echo(f"{options['answers']}: {line}", err=True)
     return _told(draft, output, n_failed)
 
 
@@ -151,7 +160,7 @@ def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
     from ..terms import CONSTRAINTS
 
     if output:
-        click.echo(f"{output}: {len(draft.subgoals)} subgoals, {len(draft.exchanges)} exchanges.", err=True)
+        click.echo(f"{output}: {len(draft.subgoals)} subgoals, {len(draft.exchanges)} questions.", err=True)
     if n_failed:
         click.echo(f"The model failed to answer {n_failed} times; --check asks again.", err=True)
     if draft.findings is None:
@@ -165,7 +174,7 @@ def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
             f"Undecided: {', '.join(undecided)}. Look at the set yourself, or check it with a larger model.", err=True
         )
     if draft.violations:
-        click.echo(f"{counted(len(draft.violations), 'violation')} nobody accepted.", err=True)
+        click.echo(f"Nobody accepted {counted(len(draft.violations), 'violation')}.", err=True)
         return 3
     return 0
 
@@ -173,17 +182,18 @@ def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
 def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
     """A new draft beside the output, and the goal file it works on if GOAL names one."""
     from ..drafts import DraftFile
-    from ..goal_files.reading import find_goal, read_goal, read_subgoals
+    from ..goal_files.reading import find_goal, read_goal, read_subgoals, shipped_goals
     from ..phases.clarify import Steps, begin, reopened
 
     output: Path = options["output"]
     place = _draft_of(output)
     text: str = options["goal"]
-    is_file = text.endswith(".toml") and (Path(text).is_file() or not any(each.isspace() for each in text))
-    origin = read_goal(find_goal(text)) if is_file else None
+    named = text in shipped_goals() or (text.endswith(".toml") and not any(each.isspace() for each in text))
+    source = find_goal(text) if named or (text.endswith(".toml") and Path(text).is_file()) else None
+    origin = read_goal(source) if source else None
     if place.exists() and not options["overwrite"]:
         raise click.UsageError(f"There is a draft {place}: go on with --resume, or begin anew with --overwrite.")
-    _refuse_other(output, text if origin else "", options["overwrite"])
+    _refuse_other(output, source or "", options["overwrite"])
     steps = Steps(not options["no_questions"], not options["no_refinement"], not options["no_checks"])
     subgoals = read_subgoals(options["subgoals_file"]) if options["subgoals_file"] else ()
     if not plain(text).strip():
@@ -192,16 +202,19 @@ def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
         draft = reopened(replace(origin, subgoals=subgoals, checks=None), steps)
     else:
         draft = reopened(origin, steps) if origin else begin(plain(text), steps, subgoals)
-    kept = {
-        "judge": named_card(options).name,
+    if origin:
+        _tell_of_stale(origin)
+    kept = {name: options[name] for name in _OF_THE_MODEL} | {
+        "card_name": named_card(options).name,
         "goal": plain(text),
-        "origin": str(Path(text).absolute()) if origin else "",
+        "origin": str(source.absolute()) if source else "",
         "overwrite": options["overwrite"],
     }
     return DraftFile.begin(place, draft, kept), origin
 
 
-def _resumed(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
+def _resumed(options: dict[str, Any]) -> tuple[DraftFile, Goal | None]:
+    """The draft beside the output, and the goal file it works on; options of the model not given are as they were."""
     from ..drafts import DraftFile
     from ..goal_files.reading import read_goal
 
@@ -210,10 +223,19 @@ def _resumed(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
         raise click.UsageError(f"{file.path} is of another goal: leave the goal out to go on with it.")
     origin = str(file.options.get("origin", ""))
     _refuse_other(options["output"], origin, options["overwrite"] or file.options.get("overwrite", False))
-    if options["card_name"] is None:
-        options["card_name"] = file.options.get("judge")  # type: ignore[index]
-    file.options["judge"] = named_card(options).name
+    for name, default in _OF_THE_MODEL.items():
+        if options[name] == default:
+            options[name] = file.options.get(name, default)
+        file.options[name] = options[name]
     return file, read_goal(origin) if origin else None
+
+
+def _tell_of_stale(goal: Goal) -> None:
+    """Nothing; says so if acceptances are of a set that was edited since."""
+    accepted = [finding for finding in goal.checks.findings if finding.outcome == "accepted"] if goal.checks else []
+    if goal.checks and accepted and goal.checks.subgoals != goal.decomposition:
+        told = counted(len(accepted), "acceptance")
+        click.echo(f"The set was edited since it was checked: {told} no longer hold; accept again.", err=True)
 
 
 def _refuse_other(output: Path, origin: Path | str, overwrite: bool) -> None:
@@ -263,6 +285,7 @@ def _check(options: Mapping[str, Any]) -> int:
     goal = read_goal(origin)
     if options["output"]:
         _refuse_other(options["output"], origin, options["overwrite"])
+    _tell_of_stale(goal)
     measured = _measured(goal, options["run_folder"]) if options["run_folder"] else None
     draft = reopened(goal)
     with _stopping(), _asker(options) as asker:

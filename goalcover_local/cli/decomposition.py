@@ -46,7 +46,8 @@ def unfit_for(asker: Asker, *, checks: bool = True) -> list[str]:
         for name, fitness in measured.items()
         if not fitness.fit
     ]
-    return [*lines, "What it is not fit for is left to you. A larger model (--judge) does better."] if lines else []
+    mend = "What it is not fit for is left to you. Better: a larger model, such as --judge qwen2.5-coder-1.5b-instruct."
+    return [*lines, mend] if lines else []
 
 
 def print_set(console: Console, subgoals: Sequence[Subgoal], findings: Sequence[Finding] | None) -> None:
@@ -57,7 +58,7 @@ def print_set(console: Console, subgoals: Sequence[Subgoal], findings: Sequence[
 
     by_constraint = _by_constraint(findings or ())
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("id", "name", "what it covers", *(["one thing?"] if findings is not None else [])):
+    for name in ("id", "name", "what it covers", *(["one capability?"] if findings is not None else [])):
         table.add_column(name, overflow="fold")
     single = {finding.subgoals: finding for finding in by_constraint["atomicity"]}
     for subgoal in subgoals:
@@ -72,6 +73,8 @@ def print_set(console: Console, subgoals: Sequence[Subgoal], findings: Sequence[
         return
     for constraint, what in (("disjointness", "pairs are apart"), ("coverage", "sentences are covered")):
         found = by_constraint[constraint]
+        if not found:
+            continue
         holding = sum(finding.outcome == "holds" for finding in found)
         undecided = sum(finding.outcome == "undecided" for finding in found)
         told = f", {undecided} undecided" if undecided else ""
@@ -93,7 +96,7 @@ def told_of(finding: Finding, names: Mapping[str, str]) -> str:
     sure = "" if finding.probability is None else f" ({1 - finding.probability:.0%})"
     note = f": {finding.note.rstrip('.')}" if finding.note else ""
     if finding.constraint == "atomicity":
-        return f"{about} is more than one thing{sure}{note}."
+        return f"{about} is more than one capability{sure}{note}."
     if finding.constraint == "disjointness":
         return f"{about} overlap{sure}{note}."
     return f"Not covered{sure}: “{finding.statement}”{f' Missing{note}.' if note else ''}"
@@ -108,10 +111,11 @@ def _by_constraint(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
 def _verdict(finding: Finding | None) -> str:
     if finding is None:
         return "–"
-    told = {"holds": "yes", "violated": "NO", "accepted": "accepted", "undecided": "undecided"}[finding.outcome]
-    return (
-        told if finding.probability is None or finding.outcome == "undecided" else f"{told} ({finding.probability:.0%})"
-    )
+    if finding.probability is None or finding.outcome == "undecided":
+        return "undecided"
+    if finding.outcome == "holds":
+        return f"yes ({finding.probability:.0%})"
+    return f"{'NO' if finding.outcome == 'violated' else 'accepted: no'} ({1 - finding.probability:.0%})"
 
 
 def print_overlaps(console: Console, measured: Sequence[Overlap], findings: Sequence[Finding]) -> None:

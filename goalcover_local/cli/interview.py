@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .decomposition import plain, print_set, unfit_for
+from .decomposition import counted, plain, print_set, told_of, unfit_for
 from .editor import edited_lines
 from .progress import progress
 from .settling import SETTLED, moved
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WORK = {
     "clarifying-question": "Thinking of questions",
-    "completeness": "Looking what is still open",
+    "completeness": "Looking for what is still open",
     "refinement": "Refining the specification",
     "subgoals": "Proposing subgoals",
     "description": "Describing subgoals",
@@ -42,6 +42,13 @@ Type your answer, or the numbers of suggestions (such as 1,3).
   /skip     leave this question unanswered      /back, /undo   take back the last move
   /enough   no more questions                   /spec          edit the specification in $EDITOR
   /quit     save and stop (as Ctrl-C does)"""
+
+WELCOME = """\
+Answer in your own words, or by the numbers of suggestions. /skip leaves a question out, /enough ends the questions,
+/help shows more; Ctrl-C saves and stops."""
+
+BARE = ("help", "quit", "skip", "back", "undo", "enough", "spec", "done")
+"""Words that are commands where they stand behind a slash, and no answers."""
 
 NO_TERMINAL = "This needs a terminal; give --yes, and --answers FILE, to do without one."
 
@@ -87,6 +94,13 @@ class Script:
             return plain(exchange.answer)
         return "" if self.yes else None
 
+    def left_over(self) -> list[str]:
+        """What was written down and not asked for, in words."""
+        answers = [exchange.aspect or exchange.question for exchange in self.exchanges]
+        told = [f"answers not asked for: {plain('; '.join(answers))}."] if answers else []
+        n = len(self.accepted)
+        return [*told, f"{counted(n, 'acceptance')} of nothing that was violated."] if n else told
+
     def reason(self, finding: Finding) -> str:
         """The reason why this violation may be; "" if there is no such move."""
         about = (finding.constraint, tuple(sorted(finding.subgoals)), finding.statement)
@@ -102,11 +116,17 @@ class Interview:
 
     def run(self) -> Draft:
         """The settled draft. Raises KeyboardInterrupt where the person stops; all is saved then."""
-        from ..phases.clarify import advance
+        from ..phases.clarify import advance, unrepaired
 
         self._warned()
+        if not self._script.yes and self._file.draft.steps.questions and not self._file.draft.enough:
+            self._say(WELCOME)
         while True:
             before = self._file.draft
+            if before.stage == "repairing" and not before.tried:
+                # So that one undo brings back the set as it was before the model mended it.
+                self._file.work(unrepaired(before))
+                self._file.move(before)
             for draft in advance(before, self._asker):
                 self._file.work(draft)
                 self._tell(before, draft)
@@ -134,13 +154,20 @@ class Interview:
         """Nothing; shows what the model's step changed."""
         if after.statements != before.statements:
             self._show_specification(before.statements, after.statements)
+        if after.proposed and not before.proposed:
+            self._say(f"\nProposed: {'; '.join(subgoal.name for subgoal in after.subgoals) or 'nothing'}")
+        if after.stage == "repairing" and before.findings is None:
+            names = {subgoal.id: subgoal.name for subgoal in after.subgoals}
+            for violation in after.violations:
+                self._say(f"  {told_of(violation, names)}")
+        names = {subgoal.id: subgoal.name for subgoal in (*before.subgoals, *after.subgoals)}
         for attempt in after.repairs[len(before.repairs) :]:
-            stood, came = ", ".join(attempt.before) or "what is not covered", ", ".join(attempt.after)
-            if not came:
-                self._say(f"No repair found for {stood}.")
+            stood = " and ".join(names.get(each, each) for each in attempt.before) or "what is not covered"
+            came = "; ".join(names.get(each, each) for each in attempt.after)
+            if attempt.kept:
+                self._say(f"Mended: {stood} → {came} (undo brings back the set as it was)")
             else:
-                fate = "" if attempt.kept else " (not kept: the set is no better for it)"
-                self._say(f"Repair: {stood} → {came}{fate}")
+                self._say(f"Not mended: {stood}{f' → {came} is no better' if came else ''}")
 
     def _show_specification(self, before: Sequence[str], after: Sequence[str]) -> None:
         self._say("\nSpecification", "bold")
@@ -191,12 +218,14 @@ class Interview:
                     if statements is not None:
                         self._show_specification(draft.statements, statements)
                         return respecified(draft, statements)
+                case other if other in BARE:
+                    self._say(f"If you mean the command, type /{other}; if it is your answer, say more.")
                 case other if other.startswith("/"):
                     self._say(f"There is no {other}.\n{ASKED}")
                 case _:
                     picked = _picked(said, inquiry.suggestions)
                     if picked is None:
-                        self._say(f"Pick of 1 to {len(inquiry.suggestions)}, or answer in words.")
+                        self._say(f"There are suggestions 1 to {len(inquiry.suggestions)}; or answer in words.")
                     else:
                         return answered(draft, picked)
 
@@ -229,11 +258,13 @@ class Interview:
                         raise KeyboardInterrupt
                     case "back":
                         if (asked := self._file.last_asked()) is not None:
+                            self._say("The last question again; the set will be drawn anew. /undo returns to it.")
                             return asked
                         self._say("No question was asked.")
                     case _:
                         if (move := moved(draft, said, self._asker)) is not None:
                             return move
+                        self._say("Nothing changed.")
             except click.UsageError as error:
                 self._say(error.message)
 

@@ -22,11 +22,11 @@ SETTLED = """\
   accept N REASON            let violation N be; the reason is recorded
   repair                     let the model try to mend what is violated
   drop ID                    remove a subgoal
-  merge ID ID [NAME]         one subgoal instead of two
+  merge ID ID [NAME]         one subgoal instead of two; named as the first without a NAME
   split ID NAME; NAME [...]  several instead of one
   add NAME[: DESCRIPTION]    one more; without a description the model writes one
   edit                       the whole set in $EDITOR          spec   the specification in $EDITOR
-  back                       to the questions again            undo   take back the last move
+  back                       to the last question again           undo   take back the last move
   show                       print the set again               quit   save and stop (as Ctrl-C does)"""
 """What the commands do, for people."""
 

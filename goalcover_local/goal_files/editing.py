@@ -16,7 +16,7 @@ import tomlkit
 
 from ..terms import Goal, Subgoal
 
-_TOP = {"goal": "text", "specification": "specification", "tau": "tau"}
+_TOP = {"goal": "text", "specification": "specification", "tau": "tau", "without": "without"}
 _ORDER = (*_TOP, "subgoals", "exchanges", "checks", "reviews")
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 
 from ..errors import GoalError
 from ..resources import shipped
-from ..terms import CONSTRAINTS, Constraint, Exchange, Goal, Subgoal
+from ..terms import CONSTRAINTS, STEPS, Constraint, Exchange, Goal, Subgoal
 from .checks import checks_of, review_of
 from .tables import Table, table_of, text_of
 
-_GOAL_KEYS = ("goal", "specification", "tau", "exchanges", "subgoals", "checks", "reviews")
+_GOAL_KEYS = ("goal", "specification", "tau", "without", "exchanges", "subgoals", "checks", "reviews")
 _EXCHANGE_KEYS = ("question", "answer", "aspect", "suggestions", "statement")
 _SUBGOAL_KEYS = ("id", "name", "description", "evidence", "target_share")
 Accepted = Mapping[tuple[Constraint, tuple[str, ...], str], str]
-"""Reasons for which violations may be, by constraint, ids in their order, and sentence of the specification."""
+"""Reasons for which violations may be, by constraint, sorted ids, and sentence of the specification."""
 
 _LONGEST_ID = 40  # characters, of those made from a name
 _BULLET = re.compile(r"(?:[-*]|\d+[.)])(?:\s+|$)")
@@ -45,6 +45,7 @@ def parse_goal(text: str, where: str) -> Goal:
         exchanges=tuple(_exchange(table) for table in top.tables("exchanges", "exchange")),
         subgoals=_subgoals(top),
         tau=top.share("tau", default=0.6),
+        without=top.words("without", STEPS),
         checks=checks_of(top.table("checks")),
         reviews=tuple(review_of(table) for table in top.tables("reviews", "review")),
     )
@@ -89,6 +90,8 @@ def read_answers(path: Path | str) -> tuple[tuple[Exchange, ...], Accepted]:
     for table in top.tables("accepted", "acceptance"):
         table.refuse_unknown(("constraint", "subgoals", "statement", "reason"))
         about = tuple(sorted(table.ids("subgoals"))), table.text("statement", default="")
+        if not any(about):
+            raise GoalError(f"{table.where} does not say what is accepted.", "Name its subgoals, or its statement.")
         accepted[(table.word("constraint", CONSTRAINTS), *about)] = table.text("reason")
     return exchanges, accepted
 

@@ -91,6 +91,14 @@ class Table:
                 return word
         raise GoalError(f"{self.where}: {key!r} is {text!r}.", f"Write one of {', '.join(permitted)}.")
 
+    def words(self, key: str, permitted: Sequence[Word]) -> tuple[Word, ...]:
+        """The texts listed under a key, each one of the permitted; none if the key is absent."""
+        texts = self.texts(key)
+        for text in texts:
+            if text not in permitted:
+                raise GoalError(f"{self.where}: {key!r} holds {text!r}.", f"Write some of {', '.join(permitted)}.")
+        return tuple(word for text in texts for word in permitted if word == text)
+
     def flag(self, key: str) -> bool:
         """The truth under a key."""
         value = self.values.get(key)

@@ -89,7 +89,7 @@ def _existing(file: Path) -> str:
 
 def _fresh(goal: Goal) -> str:
     """A goal file from the top: goal, subgoals, exchanges, checks, reviews."""
-    top = {"goal": goal.text, "specification": goal.specification, "tau": goal.tau}
+    top = {"goal": goal.text, "specification": goal.specification, "tau": goal.tau, "without": goal.without}
     sections = [*_headed(_ON_GOAL, [_section("", top)])]
     sections += [written_subgoals(goal.subgoals)] if goal.subgoals else []
     sections += _headed(_ON_EXCHANGES, (_record("[[exchanges]]", each) for each in goal.exchanges))

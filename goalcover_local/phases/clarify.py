@@ -16,7 +16,7 @@ from typing import Literal
 from ..asking import Asker
 from ..questions import read_lines
 from ..resources import shipped
-from ..terms import Checks, Exchange, Finding, Goal, Repair, Subgoal, digest_of
+from ..terms import STEPS, Checks, Exchange, Finding, Goal, Repair, Subgoal, digest_of
 from .decompose import QUESTIONS, Checked, check, described, items, key, listed, propose, repair, sentences, violations
 
 PER_ROUND = 3
@@ -145,7 +145,7 @@ def reopened(goal: Goal, steps: Steps = Steps()) -> Draft:
     fresh = goal.checks is not None and goal.checks.subgoals == goal.decomposition
     known = goal.checks.findings if goal.checks and fresh else ()
     accepted = {key(found, goal.subgoals): found.reason for found in known if found.outcome == "accepted"}
-    draft = begin(goal.text, steps, goal.subgoals)
+    draft = replace(begin(goal.text, steps, goal.subgoals), repairs=goal.checks.repairs if goal.checks else ())
     return replace(draft, goal=goal.text, statements=_statements(goal), exchanges=goal.exchanges, accepted=accepted)
 
 
@@ -190,12 +190,17 @@ def enough(draft: Draft) -> Draft:
 
 def respecified(draft: Draft, statements: Sequence[str]) -> Draft:
     """The draft with its specification rewritten by a person; what was checked must be checked again."""
-    return replace(draft, statements=tuple(statements), findings=None, settled=False)
+    return replace(draft, statements=tuple(statements), findings=None, settled=False, repairing=not draft.proposed)
 
 
 def edited(draft: Draft, subgoals: Sequence[Subgoal]) -> Draft:
     """The draft with a person's own set; those without a description are described, and all is checked again."""
     return replace(draft, subgoals=tuple(subgoals), proposed=True, findings=None, repairing=False, settled=False)
+
+
+def unrepaired(draft: Draft) -> Draft:
+    """The draft as it stands before the model mends it, for a person who would rather have that."""
+    return replace(draft, repairing=False)
 
 
 def repaired_again(draft: Draft) -> Draft:
@@ -226,6 +231,7 @@ def clarified(draft: Draft, judge: str, asker: Asker, onto: Goal | None = None) 
         specification=base.specification if unchanged else "\n".join(draft.statements),
         exchanges=draft.exchanges,
         subgoals=draft.subgoals,
+        without=base.without if onto else tuple(step for step in STEPS if not getattr(draft.steps, step)),
     )
     checks = None
     if draft.findings is not None:

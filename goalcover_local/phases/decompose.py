@@ -25,9 +25,10 @@ QUESTIONS: Mapping[Constraint, str] = {
 """Which question decides each constraint."""
 
 _HOLDS = {"atomicity": "one", "overlap": "apart", "uncovered": "yes"}
-_NOTED = {"atomicity": "parts", "overlap": "because", "uncovered": "missing"}
 _NO_CAPABILITY = ("users", "inputs", "outputs", "limits")
 """What sentences tell that no subgoal need cover: it bounds the capabilities and names none."""
+
+_ABBREVIATED = re.compile(r"\b(?:Dr|Mr|Mrs|Ms|Prof|St|No|Nr|Fig|Sec|Art|vs|cf|ca|e\.g|i\.e|z\.B|d\.h|approx|[A-Z])\.$")
 
 _TRIES = 3
 
@@ -41,9 +42,20 @@ class Checked:
 
 
 def sentences(text: str) -> tuple[str, ...]:
-    """The sentences of a specification: its lines, each split behind full stops that a capital follows."""
-    parts = [part for line in text.splitlines() for part in re.split(r"(?<=[.!?])\s+(?=[A-ZÄÖÜÀ-Þ\"“„(])", line)]
-    return tuple(part.strip() for part in parts if part.strip())
+    """The sentences of a specification: its lines, each split behind full stops that a capital follows.
+
+    A full stop behind a title, a common abbreviation or a single letter ends no sentence.
+    """
+    found: list[str] = []
+    for line in filter(str.strip, text.splitlines()):
+        begun = ""
+        for part in re.split(r"(?<=[.!?])\s+(?=[A-ZÄÖÜÀ-Þ\"“„(])", line.strip()):
+            begun = f"{begun} {part}".strip()
+            if not _ABBREVIATED.search(begun):
+                found.append(begun)
+                begun = ""
+        found += [begun] if begun else []
+    return tuple(found)
 
 
 def propose(asker: Asker, goal: str, statements: Sequence[str]) -> tuple[Subgoal, ...]:
@@ -99,7 +111,7 @@ def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence
     outputs or limits need no subgoal.
     """
     pairs = list(combinations(subgoals, 2))
-    listed = "\n".join(f"- {subgoal.name}: {subgoal.description}" for subgoal in subgoals)
+    lines = "\n".join(f"- {_stated(subgoal)}" for subgoal in subgoals)
     held = _to_cover(asker, statements or [goal]) if subgoals else []
     findings = [
         *_found(
@@ -117,7 +129,7 @@ def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence
         *_found(
             asker,
             "coverage",
-            [{"subgoals": listed, "statement": statement} for statement in held],
+            [{"subgoals": lines, "statement": statement} for statement in held],
             [Finding("coverage", (), statement) for statement in held],
         ),
     ]
@@ -150,7 +162,8 @@ def repair(
 
     An attempt is kept only if the whole set has fewer violations for it, no more that the judge failed to decide, and
     speaks of all that it named of the specification before: no repair makes a set worse. Violations whose keys are
-    `accepted` do not count. Another seed gives other attempts.
+    `accepted` do not count. Another seed gives other attempts, but for what is
+    not covered: there the judge named what is missing.
     """
     subgoals = tuple(subgoals)
     tried = set(tried)
@@ -177,8 +190,8 @@ def replaced(
 ) -> tuple[Subgoal, ...]:
     """The set with subgoals of the given ids replaced, in the first one's place, by new ones of these names.
 
-    A new one that keeps a replaced one's name keeps its text; the others are described. With no ids to replace, the new
-    ones are added at the end.
+    A new one that keeps a replaced one's name keeps its text; the others are described, and take over the largest
+    target share of those replaced. With no ids to replace, the new ones are added at the end.
     """
     gone = {subgoal.name.casefold(): subgoal for subgoal in subgoals if subgoal.id in before}
     rest = [subgoal for subgoal in subgoals if subgoal.id not in before]
@@ -187,9 +200,11 @@ def replaced(
     fresh = [name for name in _names(names) if name.casefold() not in known]
     kept = {name: gone[name.casefold()] for name in fresh if name.casefold() in gone}
     taken = [subgoal.id for subgoal in (*rest, *kept.values())]
+    bare = Subgoal("bare", "", "")
+    share = max((subgoal.target_share for subgoal in gone.values()), default=bare.target_share)
     new = []
     for name in fresh:
-        new.append(kept.get(name) or Subgoal(slug(name, taken), name, ""))
+        new.append(kept.get(name) or Subgoal(slug(name, taken), name, "", target_share=share))
         taken.append(new[-1].id)
     return described(asker, goal, [*rest[:place], *new, *rest[place:]])
 
@@ -202,8 +217,8 @@ def _mended(
     if violation.constraint == "coverage":
         names = [violation.note] if violation.note else []
     else:
-        listed = "\n".join(f"- {_stated(subgoal)}" for subgoal in involved)
-        texts = {"goal": goal, "subgoals": listed, "problem": _problem(violation, involved)}
+        lines = "\n".join(f"- {_stated(subgoal)}" for subgoal in involved)
+        texts = {"goal": goal, "subgoals": lines, "problem": _problem(violation, involved)}
         warmth = 0.7 if seed else 0.0
         answer = asker.write("repair", [texts], max_tokens=60, temperature=warmth, seed=seed)[0]
         names = list(answer.fields["names"]) if answer.fields else []
