@@ -8,6 +8,7 @@ whatever it is asked is measured on the question's reference cases, whose right 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -72,6 +73,7 @@ class Asker:
 
     `memory` holds its answers by digest; `keep` is called whenever some were added, so that whoever owns it can store
     it. Answers to reference cases, which are the same for every goal, are kept in the folder `home` if there is one.
+    `failures` counts why answers are missing.
     """
 
     def __init__(
@@ -85,7 +87,7 @@ class Asker:
         watch: Watch = _unwatched,
     ) -> None:
         self.engine = engine
-        self.n_failed = 0
+        self.failures: Counter[str] = Counter()
         self._single_turn = single_turn
         self._memory = {} if memory is None else memory
         self._home = home
@@ -137,14 +139,13 @@ class Asker:
                 if fields:
                     self._memory[key] = dict(fields)
             self._keep()
-        self.n_failed += sum(answer.fields is None for answer in given.values())
+        self.failures.update(answer.failure for answer in given.values() if answer.failure)
         return [given.get(key) or Answer(self._memory[key]) for key in keys]
 
     def decide(self, name: str, texts: Sequence[Texts]) -> list[Mapping[str, float] | None]:
         """For each of the texts the probability of every choice, its bias taken off; None where the model failed."""
         bias = np.array(self.fitness(name).bias)
         logs = self._logs(name, texts, self._memory)
-        self.n_failed += sum(row is None for row in logs)
         choices = self.choices(name)
         decided: list[Mapping[str, float] | None] = []
         for row in logs:
@@ -207,6 +208,8 @@ class Asker:
             for key, row, failure in zip(keys_now, chosen.probabilities, chosen.failures, strict=True):
                 if failure is None:
                     memory[key] = np.log(np.maximum(row, 1e-12)).tolist()
+                elif memory is self._memory:
+                    self.failures[failure] += 1
             keep()
         each = iter(memory.get(key) for key in keys)
         rows: list[list[Any]] = [[next(each) for _ in ways(text)] for text in texts]

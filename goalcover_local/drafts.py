@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 from .errors import GoalError
 from .files import replace_file
 from .phases.clarify import Draft
+
+if TYPE_CHECKING:
+    pass
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -97,6 +102,26 @@ class DraftFile:
     def remove(self) -> None:
         """Nothing; the file is no longer needed."""
         self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """A context in which no other process works on this draft. Raises GoalError if one does."""
+    name = path.with_name(f"{path.name}.lock")
+    try:
+        lock = name.open("ab")
+    except OSError as error:
+        problem = f"{path} cannot be written: {error.strerror}."
+        raise GoalError(problem, "Check the folder and its permissions.") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise GoalError(f"{path} is being worked on by another process.", "End that one first.") from None
+        try:
+            yield
+        finally:
+            name.unlink(missing_ok=True)
 
 
 @cache

@@ -94,6 +94,26 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class Acceptance:
+    """A reason for which a person lets a violation be, written down before it is found.
+
+    `digests` maps ids to those of the subgoals that were meant; an id that is not in it stands for itself.
+    """
+
+    constraint: Constraint
+    subgoals: tuple[str, ...]
+    statement: str
+    reason: str
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def covers(self, finding: Finding, digests: Mapping[str, str]) -> bool:
+        """Whether a finding is of what was accepted, given the digests of the subgoals as they are now."""
+        same = (self.constraint, sorted(self.subgoals), self.statement)
+        unchanged = all(self.digests.get(each, digests.get(each)) == digests.get(each) for each in self.subgoals)
+        return unchanged and same == (finding.constraint, sorted(finding.subgoals), finding.statement)
+
+
+@dataclass(frozen=True, slots=True)
 class Repair:
     """One attempt to mend a violation: ids before and after, and whether the set was better for it."""
 

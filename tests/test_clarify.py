@@ -30,6 +30,7 @@ from goalcover_local.phases.clarify import (
     edited,
     enough,
     open_aspects,
+    renewed,
     reopened,
     repaired_again,
     respecified,
@@ -431,7 +432,7 @@ def test_the_checks_name_who_made_them() -> None:
 
     digests = set()
     for asker in Asker(Clarifier()), Asker(Other()), Asker(Clarifier(), single_turn=True):
-        checks = clarified(replace(draft_of("Drugs"), findings=()), "judge", asker).checks
+        checks = clarified(worked(draft_of("Drugs"), asker), "judge", asker).checks
         assert checks and checks.judge == "judge"
         digests.add(checks.digest)
     assert len(digests) == 3
@@ -518,3 +519,53 @@ def test_a_model_that_fails_at_everything_ends_with_what_the_person_said() -> No
 
 def test_the_stages_that_wait_for_a_person_have_no_work() -> None:
     assert set(clarify._WORK) == {"refining", "asking", "proposing", "checking", "repairing"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "statement", "kept"),
+    [
+        ("no", "It gives doses of drugs.", False),
+        ("it must never advise doses under 12", "It must advise doses under 12.", False),
+        ("at most 200 words", "The summary has at most 20 words.", False),
+        ("AI", "It knows cooking.", False),
+        ("中文", "It knows cooking.", False),
+        ("hyperkalaemia and hypothermia", "It knows hyperthyroidism and hypothyroidism.", False),
+        ("the", "It is the one.", False),
+        ("cardiology, drug information", "It covers cardiology and drug information.", True),
+        ("no legal advice", "It gives no legal advice.", True),
+    ],
+)
+def test_a_statement_that_turns_an_answer_round_is_not_taken(answer: str, statement: str, kept: bool) -> None:
+    engine = Clarifier()
+    engine.written["refinement"] = lambda _: {"statement": statement}
+    draft = replace(begin("Help."), exchanges=(Exchange("Which?", answer, "topics"),))
+    after = next(advance(draft, Asker(engine)))
+    assert (after.statements == (statement,)) is kept
+    assert kept or answer in after.statements[0]
+
+
+def test_an_acceptance_of_what_is_missing_covers_nothing_else() -> None:
+    asker = Asker(Clarifier())
+    draft = replace(draft_of("Knots", "Sails"), statements=("It knows knots, sails and whales.",))
+    draft = worked(replace(draft, repairing=False), asker)
+    [missing] = draft.violations
+    draft = accepted(draft, missing, "Whales come next year.")
+    assert draft.violations == []
+    draft = worked(edited(draft, draft_of("Bread").subgoals), asker)
+    assert [each.constraint for each in draft.violations] == ["coverage"]
+
+
+def test_what_another_judge_found_is_checked_again() -> None:
+    unfit, able = Asker(Clarifier(unfit=("overlap",))), Asker(Clarifier())
+    draft = worked(draft_of("Heart disease", "Heart surgery"), unfit)
+    assert renewed(draft, unfit) is draft
+    able.engine.context += 1
+    again = worked(renewed(draft, able), able)
+    assert again.judged != draft.judged and draft.violations == [] and len(again.violations) == 1
+
+
+def test_a_target_share_outlives_a_repair() -> None:
+    asker = Asker(Clarifier())
+    compound = replace(draft_of("Eyes and ears").subgoals[0], target_share=0.3)
+    draft = worked(repaired_again(begin("Help doctors.", subgoals=[compound])), asker)
+    assert [each.target_share for each in draft.subgoals] == [0.3, 0.3]

@@ -255,7 +255,7 @@ def test_steps_are_switched_off_one_by_one(goalcover: Goalcover, clarifier: Clar
 def test_what_the_model_fails_to_answer_is_counted(goalcover: Goalcover, clarifier: Clarifier) -> None:
     clarifier.fails_on = "Sail trim"
     file("set.toml", "".join(f'[[subgoals]]\nname = "{name}"\n' for name in ("Sail trim", "Knots", "Waves")))
-    said = goalcover("clarify", SAILORS, "--subgoals", "set.toml", "--yes", "-o", "goal.toml")
+    said = goalcover("clarify", SAILORS, "--subgoals", "set.toml", "--yes", "-o", "goal.toml", code=3)
     assert "Undecided: atomicity, disjointness, coverage." in said.err
     assert "1 of 3 pairs are apart, 2 undecided." in said.out
     goal = read_goal("goal.toml")
@@ -264,8 +264,9 @@ def test_what_the_model_fails_to_answer_is_counted(goalcover: Goalcover, clarifi
     missing = [finding for finding in goal.checks.findings if finding.probability is None]
     assert [finding.constraint for finding in missing] == ["atomicity", "disjointness", "disjointness", "coverage"]
     assert {finding.outcome for finding in missing} == {"undecided"}
-    n_failed = len(missing) + sum(subgoal.description == subgoal.name for subgoal in goal.subgoals)
-    assert f"The model failed to answer {n_failed} times; --check asks again." in said.err
+    assert "The model failed to answer 7 times: scripted failure." in said.err
+    assert "Without an answer: 4 checks; `goalcover clarify --check` asks again." in said.err
+    assert "Without an answer: 4 checks" in goalcover("clarify", "--check", "goal.toml", code=3).err
 
 
 def test_an_unfit_model_says_so_and_leaves_it_to_the_person(
@@ -349,6 +350,7 @@ def test_a_person_types_an_interview(goalcover: Goalcover, clarifier: Clarifier,
         *("answers are short", "/enough"),
         *(
             "undo",
+            "undo",
             "/enough",
             "",
             "bogus",
@@ -365,7 +367,7 @@ def test_a_person_types_an_interview(goalcover: Goalcover, clarifier: Clarifier,
     assert said.out.count("An answer, a number, or /help.") == 1
     assert said.out.count("There is no /nonsense.") == 1
     assert said.out.count("There are suggestions 1 to 1; or answer in words.") == 6
-    assert (said.out.count("Taken back."), said.out.count("There is nothing to take back.")) == (3, 2)
+    assert (said.out.count("Taken back."), said.out.count("There is nothing to take back.")) == (4, 2)
     assert "There is no 'bogus'." in said.out
     assert "1 violation left: mend or accept each, with a reason (accept N REASON)." in said.out
     assert said.out.count("There is no such number among 1 violation.") == 3
@@ -448,9 +450,9 @@ def test_back_from_settling_asks_the_last_question_again_and_can_be_undone(
 def test_undo_reaches_back_over_rounds_and_from_settling(
     goalcover: Goalcover, clarifier: Clarifier, types: Callable[..., Person]
 ) -> None:
-    types(*TYPED, *["undo"], *["/undo"] * 6, *TYPED, "drop sail-trim", "done")
+    types(*TYPED, *["undo"] * 2, *["/undo"] * 6, *TYPED, "drop sail-trim", "done")
     said = goalcover("clarify", SAILORS, "-o", "goal.toml")
-    assert said.out.count("Taken back.") == 6 and said.out.count("There is nothing to take back.") == 1
+    assert said.out.count("Taken back.") == 7 and said.out.count("There is nothing to take back.") == 1
     assert [exchange.answer for exchange in read_goal("goal.toml").exchanges] == [*TYPED[:4], "", ""]
 
 
@@ -458,9 +460,9 @@ def test_a_scripted_acceptance_can_be_taken_back(
     goalcover: Goalcover, clarifier: Clarifier, types: Callable[..., Person]
 ) -> None:
     file("answers.toml", ANSWERS + ACCEPTED)
-    types("/skip", "undo", "done", "undo", "/skip", "drop sail-trim", "done")
+    types("/skip", "undo", "done", "undo", "undo", "/skip", "drop sail-trim", "done")
     said = goalcover("clarify", SAILORS, "--answers", "answers.toml", "-o", "goal.toml")
-    assert said.out.count("Taken back.") == 2 and "1 violation left" in said.out
+    assert said.out.count("Taken back.") == 3 and "1 violation left" in said.out
     assert ids() == ["knots", "splices", "sail-repair"]
 
 
@@ -1121,3 +1123,89 @@ def test_a_person_at_a_terminal_stops_and_goes_on(
     assert [subgoal.id for subgoal in goal.subgoals] == ["knots", "splices", "whips"]
     assert [exchange.answer for exchange in goal.exchanges] == ["knots, splices and ladders", "Beginners"]
     assert goal.checks is not None and not (tmp_path / "goal.toml.draft").exists()
+
+
+# What attackers and newcomers found
+
+
+def test_a_goal_that_no_sentence_asks_for_is_itself_to_be_covered(goalcover: Goalcover, clarifier: Clarifier) -> None:
+    file("set.txt", "Cooking\nGardening\n")
+    text = "It knows sails and ropes. Sailors use it."
+    goalcover("clarify", text, "--subgoals", "set.txt", "--yes", "-o", "goal.toml", code=3)
+    checks = read_goal("goal.toml").checks
+    assert checks is not None
+    assert [(each.statement, each.outcome) for each in checks.findings if each.constraint == "coverage"] == [
+        ("It knows sails and ropes.", "violated")
+    ]
+
+
+def test_failed_checks_are_made_again_by_whoever_resumes(
+    goalcover: Goalcover, clarifier: Clarifier, types: Callable[..., Person]
+) -> None:
+    clarifier.fails_on = "Sail trim"
+    file("set.toml", "".join(f'[[subgoals]]\nname = "{name}"\n' for name in ("Sail trim", "Sail repair", "Ropes")))
+    types(KeyboardInterrupt)
+    goalcover("clarify", SAILORS, "--subgoals", "set.toml", "-o", "goal.toml", code=130)
+    clarifier.fails_on = ""
+    goalcover("clarify", "--resume", "--yes", "-o", "goal.toml", code=3)
+    checks = read_goal("goal.toml").checks
+    assert checks is not None and all(each.probability is not None for each in checks.findings)
+    assert {each.outcome for each in checks.findings if each.subgoals == ("sail-trim", "sail-repair")} == {"violated"}
+
+
+def test_answers_of_an_edited_goal_file_bring_no_acceptance_back(goalcover: Goalcover, clarifier: Clarifier) -> None:
+    scripted(goalcover, answers=ANSWERS + ACCEPTED, code=0)
+    before = Path("goal.toml").read_text(encoding="utf-8")
+    edited = before.replace("All about Sail trim.", "Something else altogether.")
+    assert edited != before
+    file("goal.toml", edited)
+    told = goalcover("clarify", "--check", "goal.toml", code=3).err
+    assert "The set was edited since it was checked: 1 acceptance no longer hold; accept again." in told
+    goalcover("clarify", "goal.toml", "--answers", "goal.toml", "--yes", "-o", "goal.toml", code=3)
+
+
+def test_undo_brings_back_the_set_before_it_was_mended(
+    goalcover: Goalcover, clarifier: Clarifier, types: Callable[..., Person]
+) -> None:
+    clarifier.written["subgoals"] = lambda _: {"names": ["Knots and splices", "Ropes", "Waves"]}
+    types("knots, splices and ropes", "/enough", "undo", "accept 1 So be it.", "done")
+    said = goalcover("clarify", SAILORS, "-o", "goal.toml")
+    assert "Proposed: Knots and splices; Ropes; Waves" in said.out
+    assert "Mended: Knots and splices → Knots; Splices" in said.out
+    assert ids()[0] == "knots-and-splices"
+
+
+def test_a_bare_command_is_no_answer(goalcover: Goalcover, clarifier: Clarifier, types: Callable[..., Person]) -> None:
+    types("quit", "undo", KeyboardInterrupt)
+    said = goalcover("clarify", SAILORS, "-o", "goal.toml", code=130)
+    assert "If you mean the command, type /quit" in said.out and "type /undo" in said.out
+
+
+def test_what_came_into_the_output_meanwhile_is_not_lost(
+    goalcover: Goalcover, clarifier: Clarifier, types: Callable[..., Person]
+) -> None:
+    types(KeyboardInterrupt)
+    goalcover("clarify", SAILORS, "-o", "goal.toml", code=130)
+    file("goal.toml", GOAL)
+    told = flat(goalcover("clarify", "--resume", "--yes", "-o", "goal.toml", code=2).err)
+    assert "goal.toml is there already" in told and Path("goal.toml").read_text(encoding="utf-8") == GOAL
+    goalcover("clarify", "--resume", "--yes", "--overwrite", "-o", "goal.toml", code=3)
+    assert read_goal("goal.toml").text == SAILORS
+
+
+def test_a_draft_is_worked_on_by_one_process(goalcover: Goalcover, clarifier: Clarifier) -> None:
+    from goalcover_local.drafts import alone
+
+    with alone(Path("goal.toml.draft")):
+        told = goalcover.refused("clarify", SAILORS, "--yes", "-o", "goal.toml")
+    assert "is being worked on by another process" in told
+    goalcover("clarify", SAILORS, "--yes", "-o", "goal.toml", code=3)
+
+
+def test_a_preset_is_worked_on_by_its_name_and_steps_left_out_are_told(
+    goalcover: Goalcover, clarifier: Clarifier
+) -> None:
+    goalcover("clarify", "medical", "--no-checks", "--yes", "-o", "mine.toml")
+    assert read_goal("mine.toml").subgoals == read_goal(shipped("goals") / "medical.toml").subgoals
+    goalcover("clarify", SAILORS, "--no-questions", "--no-checks", "--yes", "-o", "goal.toml")
+    assert read_goal("goal.toml").without == ("questions", "checks")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
+from collections import Counter
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,15 +116,24 @@ def _check_usage(options: Mapping[str, Any]) -> None:
 
 
 def _clarify(options: dict[str, Any]) -> int:
+    """The exit code of an interview by this process alone."""
+    from ..drafts import alone
+    from .interview import NO_TERMINAL, at_terminal
+
+    if not options["yes"] and not at_terminal():
+        raise click.UsageError(NO_TERMINAL)
+    with alone(_draft_of(options["output"])):
+        return _interviewed(options)
+
+
+def _interviewed(options: dict[str, Any]) -> int:
     """The exit code of an interview, which ends with a goal file."""
     from ..errors import GoalCoverError
     from ..goal_files.writing import save_goal
     from ..phases.clarify import clarified
-    from .interview import NO_TERMINAL, Interview, at_terminal
+    from .interview import Interview
 
     output: Path = options["output"]
-    if not options["yes"] and not at_terminal():
-        raise click.UsageError(NO_TERMINAL)
     script = _script(options)
     file, origin = _resumed(options) if options["resume"] else _begun(options)
     begun = file.draft
@@ -132,8 +143,9 @@ def _clarify(options: dict[str, Any]) -> int:
         with _asker(options, file) as asker:
             draft = Interview(file, asker, console, script).run()
             goal = clarified(draft, named_card(options).name, asker, origin)
-            n_failed = asker.n_failed
+            failures = asker.failures
     except KeyboardInterrupt:
+        file.save()
         _console(stderr=True).show_cursor()  # a bar that was only just beginning leaves it hidden
         click.echo(f"\nSaved. `{_resuming(options)}` goes on from here.", err=True)
         return 130
@@ -141,11 +153,18 @@ def _clarify(options: dict[str, Any]) -> int:
         if file.draft == begun and not (file.memory or options["resume"]):
             file.remove()
         raise
-    save_goal(goal, output)
+    _refuse_changed(file, options)
+    try:
+        save_goal(goal, output)
+    except GoalCoverError:
+        # What cannot be written must be mended: --resume goes on where it can be.
+        with suppress(GoalCoverError):
+            file.undo()
+        raise
     file.remove()
     for line in script.left_over():
         click.echo(f"{options['answers']}: {line}", err=True)
-    return _told(draft, output, n_failed)
+    return _told(draft, output, failures)
 
 
 def _resuming(options: Mapping[str, Any]) -> str:
@@ -155,14 +174,14 @@ def _resuming(options: Mapping[str, Any]) -> str:
     return shlex.join(["goalcover", "clarify", "--resume", *answers, *yes, "-o", str(options["output"])])
 
 
-def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
+def _told(draft: Draft, output: Path | None, failures: Counter[str]) -> int:
     """The exit code, after saying what was written and what stands against it."""
     from ..terms import CONSTRAINTS
 
     if output:
         click.echo(f"{output}: {len(draft.subgoals)} subgoals, {len(draft.exchanges)} questions.", err=True)
-    if n_failed:
-        click.echo(f"The model failed to answer {n_failed} times; --check asks again.", err=True)
+    for reason, n in failures.items():
+        click.echo(f"The model failed to answer {counted(n, 'time')}: {reason}.", err=True)
     if draft.findings is None:
         click.echo("Nothing was checked (--no-checks).", err=True)
         return 0
@@ -175,8 +194,10 @@ def _told(draft: Draft, output: Path | None, n_failed: int) -> int:
         )
     if draft.violations:
         click.echo(f"Nobody accepted {counted(len(draft.violations), 'violation')}.", err=True)
-        return 3
-    return 0
+    missing = sum(finding.probability is None for finding in draft.findings)
+    if missing:
+        click.echo(f"Without an answer: {counted(missing, 'check')}; `goalcover clarify --check` asks again.", err=True)
+    return 3 if draft.violations or missing else 0
 
 
 def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
@@ -209,7 +230,10 @@ def _begun(options: Mapping[str, Any]) -> tuple[DraftFile, Goal | None]:
         "goal": plain(text),
         "origin": str(source.absolute()) if source else "",
         "overwrite": options["overwrite"],
+        "output": _digest_of_file(output),
     }
+    if place.exists():
+        place.replace(place.with_name(f"{place.name}.old"))
     return DraftFile.begin(place, draft, kept), origin
 
 
@@ -223,11 +247,27 @@ def _resumed(options: dict[str, Any]) -> tuple[DraftFile, Goal | None]:
         raise click.UsageError(f"{file.path} is of another goal: leave the goal out to go on with it.")
     origin = str(file.options.get("origin", ""))
     _refuse_other(options["output"], origin, options["overwrite"] or file.options.get("overwrite", False))
+    _refuse_changed(file, options)
     for name, default in _OF_THE_MODEL.items():
         if options[name] == default:
             options[name] = file.options.get(name, default)
         file.options[name] = options[name]
     return file, read_goal(origin) if origin else None
+
+
+def _digest_of_file(path: Path) -> str:
+    """Digest of what stands in a file, "" if there is none."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+
+
+def _refuse_changed(file: DraftFile, options: Mapping[str, Any]) -> None:
+    """Nothing; raises GoalError if somebody wrote the output since the draft was begun. The draft stays."""
+    from ..errors import GoalError
+
+    output: Path = options["output"]
+    if not options["overwrite"] and _digest_of_file(output) != file.options.get("output", ""):
+        mend = "Add --resume --overwrite to replace it, or move it away first; the draft is kept."
+        raise GoalError(f"{output} was written by somebody else in the meantime.", mend)
 
 
 def _tell_of_stale(goal: Goal) -> None:
@@ -253,9 +293,9 @@ def _script(options: Mapping[str, Any]) -> Script:
     from .interview import Script
 
     if options["answers"] is None:
-        return Script([], {}, options["yes"])
+        return Script([], [], options["yes"])
     exchanges, accepted = read_answers(options["answers"])
-    return Script(list(exchanges), dict(accepted), options["yes"])
+    return Script(list(exchanges), list(accepted), options["yes"])
 
 
 @contextmanager
@@ -291,7 +331,7 @@ def _check(options: Mapping[str, Any]) -> int:
     with _stopping(), _asker(options) as asker:
         *_, draft = draft, *advance(draft, asker)
         checked = clarified(draft, named_card(options).name, asker, goal)
-        n_failed, unfit = asker.n_failed, unfit_for(asker)
+        failures, unfit = asker.failures, unfit_for(asker)
     console = _console()
     print_set(console, draft.subgoals, draft.findings)
     for line in unfit:
@@ -300,7 +340,7 @@ def _check(options: Mapping[str, Any]) -> int:
         print_overlaps(console, measured, draft.findings or ())
     if options["output"]:
         save_goal(checked, options["output"])
-    return _told(draft, options["output"], n_failed)
+    return _told(draft, options["output"], failures)
 
 
 @contextmanager
@@ -315,6 +355,8 @@ def _stopping() -> Iterator[None]:
 
 def _measured(goal: Goal, folder: Path) -> list[Overlap]:
     """How far the goal's subgoals overlap by a run's values. Raises GoalError for those that the run did not assess."""
+    import numpy as np
+
     from ..errors import GoalError
     from ..overlaps import overlaps
     from ..store import Run
@@ -322,6 +364,7 @@ def _measured(goal: Goal, folder: Path) -> list[Overlap]:
 
     with Run.open(folder, write=False) as run:
         found = results(run)
+        distinct = np.sort(np.unique(run.row_samples(found.positions), return_index=True)[1])
     places = {subgoal.digest: place for place, subgoal in enumerate(found.goal.subgoals)}
     absent = [subgoal.id for subgoal in goal.subgoals if subgoal.digest not in places]
     if absent:
@@ -330,7 +373,8 @@ def _measured(goal: Goal, folder: Path) -> list[Overlap]:
             "Assess the goal file into it first: only what is new is judged.",
         )
     columns = [places[subgoal.digest] for subgoal in goal.subgoals]
-    return overlaps([subgoal.id for subgoal in goal.subgoals], found.values[found.value][:, columns])
+    # Rows of one text have one value: only the first of them counts.
+    return overlaps([subgoal.id for subgoal in goal.subgoals], found.values[found.value][distinct][:, columns])
 
 
 def _review(options: Mapping[str, Any]) -> None:

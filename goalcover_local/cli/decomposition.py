@@ -73,7 +73,7 @@ def print_set(console: Console, subgoals: Sequence[Subgoal], findings: Sequence[
         return
     for constraint, what in (("disjointness", "pairs are apart"), ("coverage", "sentences are covered")):
         found = by_constraint[constraint]
-        if not found:
+        if not found and constraint == "disjointness":
             continue
         holding = sum(finding.outcome == "holds" for finding in found)
         undecided = sum(finding.outcome == "undecided" for finding in found)
@@ -141,5 +141,7 @@ def print_overlaps(console: Console, measured: Sequence[Overlap], findings: Sequ
             _verdict(finding),
         ]
         table.add_row(*(Text(cell) for cell in cells))
-    console.print("\nMeasured overlap: how the values of two subgoals go together over the rows of the run")
+    console.print(
+        "\nMeasured overlap: how the values of two subgoals go together over the run's rows (equal rows counted once)"
+    )
     console.print(table)

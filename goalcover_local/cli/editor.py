@@ -15,6 +15,9 @@ from .decomposition import plain
 if TYPE_CHECKING:
     from ..terms import Subgoal
 
+_TRIES = 5
+"""How often the editor opens on a set that cannot be read."""
+
 
 def edited_lines(lines: Sequence[str]) -> tuple[str, ...] | None:
     """The lines as the person left them in $EDITOR, None if nothing changed. Raises UsageError if it failed."""
@@ -33,12 +36,19 @@ def edited_set(subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...] | None:
     with tempfile.TemporaryDirectory(prefix="goalcover-") as folder:
         path = Path(folder) / "subgoals.toml"
         path.write_text(written_subgoals(subgoals), encoding="utf-8")
-        with _editing():
-            click.edit(filename=str(path))
-        try:
-            changed = read_subgoals(path)
-        except GoalError as error:
-            raise click.UsageError(f"{error} The set is as it was.".replace(str(path), path.name)) from None
+        left = b""
+        for tries in range(_TRIES):
+            with _editing():
+                click.edit(filename=str(path))
+            try:
+                changed = read_subgoals(path)
+                break
+            except GoalError as error:
+                told = str(error).replace(str(path), path.name)
+                if not path.exists() or path.read_bytes() == left or tries == _TRIES - 1:
+                    raise click.UsageError(f"{told} The set is as it was.") from None
+            left = path.read_bytes()
+            click.echo(f"{told} The editor opens again; leave the text as it is to give up.")
     return None if changed == tuple(subgoals) else changed
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..asking import Asker
     from ..drafts import DraftFile
     from ..phases.clarify import Draft, Inquiry
-    from ..terms import Constraint, Exchange, Finding
+    from ..terms import Acceptance, Exchange, Finding, Subgoal
 
 WORK = {
     "clarifying-question": "Thinking of questions",
@@ -77,7 +77,7 @@ class Script:
     """
 
     exchanges: list[Exchange]
-    accepted: dict[tuple[Constraint, tuple[str, ...], str], str]
+    accepted: list[Acceptance]
     yes: bool = False
 
     def pass_over(self, exchanges: Sequence[Exchange]) -> None:
@@ -101,10 +101,14 @@ class Script:
         n = len(self.accepted)
         return [*told, f"{counted(n, 'acceptance')} of nothing that was violated."] if n else told
 
-    def reason(self, finding: Finding) -> str:
+    def reason(self, finding: Finding, subgoals: Sequence[Subgoal]) -> str:
         """The reason why this violation may be; "" if there is no such move."""
-        about = (finding.constraint, tuple(sorted(finding.subgoals)), finding.statement)
-        return plain(self.accepted.pop(about, "")).strip()
+        digests = {subgoal.id: subgoal.digest for subgoal in subgoals}
+        for acceptance in self.accepted:
+            if acceptance.covers(finding, digests):
+                self.accepted.remove(acceptance)
+                return plain(acceptance.reason).strip()
+        return ""
 
 
 class Interview:
@@ -116,19 +120,30 @@ class Interview:
 
     def run(self) -> Draft:
         """The settled draft. Raises KeyboardInterrupt where the person stops; all is saved then."""
-        from ..phases.clarify import advance, unrepaired
+        from ..phases.clarify import advance, renewed, unrepaired
 
         self._warned()
+        if (fresh := renewed(self._file.draft, self._asker)) != self._file.draft:
+            self._file.work(fresh)
         if not self._script.yes and self._file.draft.steps.questions and not self._file.draft.enough:
             self._say(WELCOME)
         while True:
             before = self._file.draft
-            if before.stage == "repairing" and not before.tried:
-                # So that one undo brings back the set as it was before the model mended it.
-                self._file.work(unrepaired(before))
-                self._file.move(before)
+            unmended = before
             for draft in advance(before, self._asker):
-                self._file.work(draft)
+                if draft.stage == "repairing" and not draft.tried:
+                    unmended = draft
+                if (
+                    draft.repairs[len(unmended.repairs) :]
+                    and draft.repairs[-1].kept
+                    and draft.subgoals != unmended.subgoals
+                ):
+                    # So that one undo brings back the set as it was before the model mended it.
+                    self._file.work(unrepaired(unmended))
+                    self._file.move(draft)
+                    unmended = draft
+                else:
+                    self._file.work(draft)
                 self._tell(before, draft)
                 before = draft
             draft = self._file.draft
@@ -234,7 +249,7 @@ class Interview:
         from ..phases.clarify import accepted, settled
 
         for violation in draft.violations:
-            if reason := self._script.reason(violation):
+            if reason := self._script.reason(violation, draft.subgoals):
                 return accepted(draft, violation, reason)
         if self._shown != draft:
             self._show_set(draft)

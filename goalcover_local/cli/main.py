@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 from collections.abc import Mapping
 
@@ -62,6 +63,9 @@ def run() -> None:
     """Nothing; the executable's entry: runs the command and exits with its code."""
     offline.switch_offline()
     offline.shut()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
     debug = "--debug" in sys.argv
     try:
         code = main.main(prog_name="goalcover", standalone_mode=False)

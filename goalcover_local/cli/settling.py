@@ -48,6 +48,10 @@ def moved(draft: Draft, said: str, asker: Asker) -> Draft | None:
                     f"{counted(len(draft.violations), 'violation')} left: mend or accept each, with a reason "
                     "(accept N REASON)."
                 )
+            texts = [subgoal.digest for subgoal in subgoals]
+            twins = [subgoal.id for subgoal in subgoals if texts.count(subgoal.digest) > 1]
+            if twins:
+                raise click.UsageError(f"{' and '.join(twins)} have the same text: drop one, or say how they differ.")
             return clarify.settled(draft)
         case "accept":
             number, _, reason = rest.partition(" ")
@@ -69,7 +73,7 @@ def moved(draft: Draft, said: str, asker: Asker) -> Draft | None:
                 raise click.UsageError("Name two different subgoals.")
             named = " ".join(words) or pair[0].name
             _refuse_names([named], [subgoal for subgoal in subgoals if subgoal not in pair])
-            fresh = [replace(s, description="", evidence="") if s == pair[0] else s for s in subgoals]
+            fresh = _undescribed(subgoals, pair)
             return clarify.edited(draft, replaced(asker, goal, fresh, [subgoal.id for subgoal in pair], [named]))
         case "split":
             identity, _, names = rest.partition(" ")
@@ -78,7 +82,7 @@ def moved(draft: Draft, said: str, asker: Asker) -> Draft | None:
                 raise click.UsageError("Name the parts: split ID NAME; NAME.")
             whole = _known(subgoals, identity)
             _refuse_names(parts, [subgoal for subgoal in subgoals if subgoal != whole])
-            return clarify.edited(draft, replaced(asker, goal, subgoals, [whole.id], parts))
+            return clarify.edited(draft, replaced(asker, goal, _undescribed(subgoals, [whole]), [whole.id], parts))
         case "add":
             name, _, description = rest.partition(":")
             if not name.strip():
@@ -91,6 +95,11 @@ def moved(draft: Draft, said: str, asker: Asker) -> Draft | None:
             statements = edited_lines(draft.statements)
             return None if statements is None else clarify.respecified(draft, statements)
     raise click.UsageError(f"There is no {verb!r}.\n{SETTLED}")
+
+
+def _undescribed(subgoals: Sequence[Subgoal], some: Sequence[Subgoal]) -> list[Subgoal]:
+    """The set with some of it bare: what takes their place must not keep a text that was of more, or of less."""
+    return [replace(each, description="", evidence="") if each in some else each for each in subgoals]
 
 
 def _numbered(violations: Sequence[Finding], number: str) -> Finding:

@@ -5,21 +5,18 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import GoalError
 from ..resources import shipped
-from ..terms import CONSTRAINTS, STEPS, Constraint, Exchange, Goal, Subgoal
+from ..terms import CONSTRAINTS, STEPS, Acceptance, Exchange, Goal, Subgoal
 from .checks import checks_of, review_of
 from .tables import Table, table_of, text_of
 
 _GOAL_KEYS = ("goal", "specification", "tau", "without", "exchanges", "subgoals", "checks", "reviews")
 _EXCHANGE_KEYS = ("question", "answer", "aspect", "suggestions", "statement")
 _SUBGOAL_KEYS = ("id", "name", "description", "evidence", "target_share")
-Accepted = Mapping[tuple[Constraint, tuple[str, ...], str], str]
-"""Reasons for which violations may be, by constraint, sorted ids, and sentence of the specification."""
-
 _LONGEST_ID = 40  # characters, of those made from a name
 _BULLET = re.compile(r"(?:[-*]|\d+[.)])(?:\s+|$)")
 
@@ -67,33 +64,28 @@ def read_subgoals(path: Path | str) -> tuple[Subgoal, ...]:
     return _subgoals(top, by_hand=True)
 
 
-def read_answers(path: Path | str) -> tuple[tuple[Exchange, ...], Accepted]:
+def read_answers(path: Path | str) -> tuple[tuple[Exchange, ...], tuple[Acceptance, ...]]:
     """What was answered and accepted beforehand: exchanges, and the reasons for which violations may be.
 
-    A goal file that was clarified before tells both. Any other file is TOML with `[[exchanges]]` (`question` or
-    `aspect`, and `answer`) and `[[accepted]]` (`constraint`, `subgoals` or `statement`, and `reason`). Raises GoalError
-    as `read_goal` does.
+    A goal file that was clarified before tells both; if its set was edited since it was checked, only answers. Any
+    other file is TOML with `[[exchanges]]` (`question` or `aspect`, and `answer`) and `[[accepted]]` (`constraint`,
+    `subgoals` or `statement`, and `reason`). Raises GoalError as `read_goal` does.
     """
     text = text_of(Path(path))
     top = table_of(text, str(path))
     if "goal" in top:
         goal = parse_goal(text, str(path))
-        found = goal.checks.findings if goal.checks else ()
-        return goal.exchanges, {
-            (each.constraint, tuple(sorted(each.subgoals)), each.statement): each.reason
+        fresh = goal.checks is not None and goal.checks.subgoals == goal.decomposition
+        found = goal.checks.findings if goal.checks and fresh else ()
+        digests = {subgoal.id: subgoal.digest for subgoal in goal.subgoals}
+        return goal.exchanges, tuple(
+            Acceptance(each.constraint, each.subgoals, each.statement, each.reason, digests)
             for each in found
             if each.outcome == "accepted"
-        }
+        )
     top.refuse_unknown(("exchanges", "accepted"))
     exchanges = tuple(_exchange(table, scripted=True) for table in top.tables("exchanges", "exchange"))
-    accepted: dict[tuple[Constraint, tuple[str, ...], str], str] = {}
-    for table in top.tables("accepted", "acceptance"):
-        table.refuse_unknown(("constraint", "subgoals", "statement", "reason"))
-        about = tuple(sorted(table.ids("subgoals"))), table.text("statement", default="")
-        if not any(about):
-            raise GoalError(f"{table.where} does not say what is accepted.", "Name its subgoals, or its statement.")
-        accepted[(table.word("constraint", CONSTRAINTS), *about)] = table.text("reason")
-    return exchanges, accepted
+    return exchanges, tuple(_acceptance(table) for table in top.tables("accepted", "acceptance"))
 
 
 def slug(name: str, taken: Collection[str] = ()) -> str:
@@ -142,6 +134,14 @@ def _exchange(table: Table, scripted: bool = False) -> Exchange:
         suggestions=table.texts("suggestions"),
         statement=table.text("statement", default=""),
     )
+
+
+def _acceptance(table: Table) -> Acceptance:
+    table.refuse_unknown(("constraint", "subgoals", "statement", "reason"))
+    about = table.ids("subgoals"), table.text("statement", default="")
+    if not any(about):
+        raise GoalError(f"{table.where} does not say what is accepted.", "Name its subgoals, or its statement.")
+    return Acceptance(table.word("constraint", CONSTRAINTS), *about, table.text("reason"))
 
 
 def _subgoals(top: Table, by_hand: bool = False) -> tuple[Subgoal, ...]:

@@ -27,6 +27,11 @@ Stage = Literal["refining", "asking", "answering", "proposing", "checking", "rep
 _KEPT_WORDS = 0.8
 """The least share of an answer's words that a statement made from it must keep."""
 
+_NEGATIONS = {
+    *"no not never without none nothing only except nor kein keine nicht nie ohne nur non pas sans jamais".split()
+}
+_SMALL = {*"a an the of and or in on to it is are be with for at by as its their they".split()}
+
 _LONGEST_SUGGESTION = 120
 """A longer one, in characters, is no suggestion any more."""
 
@@ -67,7 +72,7 @@ class Draft:
     """A decomposition in the making.
 
     `accepted` maps keys of violations (`decompose.key`) to the reasons for which a person lets them be; `tried` are
-    those that were tried to be repaired in this `round` of attempts.
+    those that were tried to be repaired in this `round` of attempts. `judged` is the digest of the findings' judge.
     """
 
     goal: str
@@ -80,6 +85,7 @@ class Draft:
     subgoals: tuple[Subgoal, ...] = ()
     findings: tuple[Finding, ...] | None = None
     fitness: Mapping[str, float] = field(default_factory=dict)
+    judged: str = ""
     repairing: bool = True
     tried: tuple[str, ...] = ()
     round: int = 0
@@ -216,6 +222,18 @@ def accepted(draft: Draft, violation: Finding, reason: str) -> Draft:
     return replace(draft, accepted=reasons, findings=_overruled(draft.findings or (), draft.subgoals, reasons))
 
 
+def renewed(draft: Draft, asker: Asker) -> Draft:
+    """The draft without its findings if another judge made them, or if it failed in some: they are made again."""
+    found = draft.findings or ()
+    stale = draft.judged != judge_digest(asker) or any(finding.probability is None for finding in found)
+    return replace(draft, findings=None, settled=False) if draft.findings is not None and stale else draft
+
+
+def judge_digest(asker: Asker) -> str:
+    """Digest of everything that can change a check: the model, and each question it is asked."""
+    return digest_of([asker.digest, *(asker.question(name).digest for name in (*QUESTIONS.values(), "completeness"))])
+
+
 def settled(draft: Draft) -> Draft:
     """The draft, done. What still violates stays recorded as violated."""
     return replace(draft, settled=True)
@@ -235,10 +253,9 @@ def clarified(draft: Draft, judge: str, asker: Asker, onto: Goal | None = None) 
     )
     checks = None
     if draft.findings is not None:
-        questions = [asker.question(name).digest for name in (*QUESTIONS.values(), "completeness")]
         checks = Checks(
             judge,
-            digest_of([asker.digest, *questions]),
+            draft.judged,
             goal.decomposition,
             draft.fitness,
             tuple(_rounded(finding) for finding in draft.findings),
@@ -261,7 +278,8 @@ def _refine(draft: Draft, asker: Asker) -> Iterator[Draft]:
     """
     fresh = [n for n, exchange in enumerate(draft.exchanges) if exchange.answer and not exchange.statement]
     exchanges = list(draft.exchanges)
-    texts = [{"goal": draft.goal, "question": e.question, "answer": e.answer} for e in (exchanges[n] for n in fresh)]
+    goal = " ".join(draft.goal.split())
+    texts = [{"goal": goal, "question": e.question, "answer": e.answer} for e in (exchanges[n] for n in fresh)]
     by_model = draft.steps.refinement and is_fit(asker)
     written = asker.write("refinement", texts, max_tokens=80) if by_model else [None] * len(texts)
     statements = list(draft.statements)
@@ -290,7 +308,7 @@ def _ask(draft: Draft, asker: Asker) -> Iterator[Draft]:
     asked = [exchange.question for exchange in draft.exchanges]
     texts = [
         {
-            "goal": draft.goal,
+            "goal": " ".join(draft.goal.split()),
             "specification": " ".join(draft.statements) or "nothing",
             "asked": " ".join(asked) or "nothing",
             "aspect": aspect.asks,
@@ -327,7 +345,8 @@ def is_fit(asker: Asker) -> bool:
 
 
 def _check(draft: Draft, asker: Asker) -> Iterator[Draft]:
-    yield _with(draft, check(asker, draft.goal, _to_cover(draft), draft.subgoals))
+    checked = check(asker, draft.goal, _to_cover(draft), draft.subgoals)
+    yield replace(_with(draft, checked), judged=judge_digest(asker))
 
 
 def _repair(draft: Draft, asker: Asker) -> Iterator[Draft]:
@@ -396,7 +415,12 @@ def _alike(first: str, second: str) -> bool:
 
 
 def _kept_words(answer: str, statement: str) -> float:
-    """The share of an answer's words, by their first letters, that stand in a statement."""
-    words = {word[:5] for word in re.findall(r"\w{3,}|\d+", answer.casefold())}
-    kept = {word[:5] for word in re.findall(r"\w{3,}|\d+", statement.casefold())}
-    return len(words & kept) / len(words) if words else 1.0
+    """The share of an answer's words, by their first letters, that stand in a statement; 0 if a "no" or number is lost.
+
+    Small words do not count; an answer of such alone is kept by no statement.
+    """
+    said, kept = (set(re.findall(r"\w+", text.casefold())) for text in (answer, statement))
+    if any(word in _NEGATIONS or any(sign.isdigit() for sign in word) for word in said - kept):
+        return 0.0
+    wanted = {word[:8] for word in said - _SMALL}
+    return len(wanted & {word[:8] for word in kept}) / len(wanted) if wanted else 0.0

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from ..asking import Asker
+from ..errors import EngineError
 from ..goal_files.reading import slug
 from ..terms import CONSTRAINTS, Constraint, Finding, Outcome, Repair, Subgoal, digest_of
 
@@ -59,22 +60,26 @@ def sentences(text: str) -> tuple[str, ...]:
 
 
 def propose(asker: Asker, goal: str, statements: Sequence[str]) -> tuple[Subgoal, ...]:
-    """At most ten subgoals for a specification, each described; fewer than three, or none, if the judge finds no more.
+    """At most ten subgoals for a specification, each described; fewer than three if the judge finds no more.
 
     Names that stand in the question's examples and nowhere in the specification are an echo, and are left out.
     """
-    texts = {"goal": goal, "specification": "\n".join(statements) or goal}
+    texts = {"goal": _line(goal), "specification": "\n".join(map(_line, statements)) or _line(goal)}
     said = " ".join(texts.values()).casefold()
     examples = asker.question("subgoals").examples
     echoes = {name.casefold() for example in examples for name in example["answer"]["names"]}
     best: list[str] = []
+    failure: str | None = None
     for seed in range(_TRIES):
         answer = asker.write("subgoals", [texts], max_tokens=120, temperature=0.7 if seed else 0.0, seed=seed)[0]
+        failure = answer.failure
         names = _names(answer.fields["names"]) if answer.fields else []
         names = [name for name in names if name.casefold() not in echoes or name.casefold() in said]
         best = max(best, names[:MOST], key=len)
         if len(best) >= FEWEST:
             break
+    if failure and not best:
+        raise EngineError(f"The model could not propose subgoals: {failure}.", "Try again with --resume.")
     return described(asker, goal, [Subgoal(id_, name, "") for id_, name in _identified(best)])
 
 
@@ -85,15 +90,15 @@ def items(text: str) -> list[str]:
 
 
 def listed(texts: Sequence[str]) -> tuple[Subgoal, ...]:
-    """At most ten subgoals, named by what a person listed, for a model that cannot describe them."""
-    names = _names([name for text in texts for name in items(text)])[:MOST]
+    """Subgoals named by what a person listed, for a model that cannot describe them."""
+    names = _names([name for text in texts for name in items(text)])
     return tuple(Subgoal(id_, name, name) for id_, name in _identified(names))
 
 
 def described(asker: Asker, goal: str, subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...]:
     """The subgoals, those without a description described; by their names where the judge failed."""
     bare = [subgoal for subgoal in subgoals if not subgoal.description]
-    texts = [{"goal": goal, "name": subgoal.name} for subgoal in bare]
+    texts = [{"goal": _line(goal), "name": _line(subgoal.name)} for subgoal in bare]
     answers = asker.write("description", texts, max_tokens=120)
     told = {}
     for subgoal, answer in zip(bare, answers, strict=True):
@@ -108,16 +113,16 @@ def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence
     """Whether each subgoal is one capability, each pair disjoint, and each sentence covered (paper, Eqs. 1–3).
 
     A constraint that the judge is not fit to decide is undecided throughout. Sentences that tell of users, inputs,
-    outputs or limits need no subgoal.
+    outputs or limits need no subgoal; where there are no others, the goal itself must be covered.
     """
     pairs = list(combinations(subgoals, 2))
     lines = "\n".join(f"- {_stated(subgoal)}" for subgoal in subgoals)
-    held = _to_cover(asker, statements or [goal]) if subgoals else []
+    held = (_to_cover(asker, statements or [goal]) or [goal]) if subgoals else []
     findings = [
         *_found(
             asker,
             "atomicity",
-            [{"name": subgoal.name, "description": subgoal.description} for subgoal in subgoals],
+            [{"name": _line(subgoal.name), "description": _line(subgoal.description)} for subgoal in subgoals],
             [Finding("atomicity", (subgoal.id,)) for subgoal in subgoals],
         ),
         *_found(
@@ -129,7 +134,7 @@ def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence
         *_found(
             asker,
             "coverage",
-            [{"subgoals": lines, "statement": statement} for statement in held],
+            [{"subgoals": lines, "statement": _line(statement)} for statement in held],
             [Finding("coverage", (), statement) for statement in held],
         ),
     ]
@@ -142,9 +147,14 @@ def violations(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def key(finding: Finding, subgoals: Sequence[Subgoal]) -> str:
-    """What a finding is about, as a digest of texts: it stays the same while nothing it speaks of is edited."""
+    """What a finding is about, as a digest of texts: it stays the same while nothing it speaks of is edited.
+
+    What a sentence misses depends on the whole set, so of coverage it is the sentence and what was named as missing.
+    """
     by_id = {subgoal.id: subgoal.digest for subgoal in subgoals}
-    return digest_of([finding.constraint, sorted(by_id.get(i, i) for i in finding.subgoals), finding.statement])
+    missing = finding.note.casefold() if finding.constraint == "coverage" else ""
+    about = sorted(by_id.get(each, each) for each in finding.subgoals)
+    return digest_of([finding.constraint, about, finding.statement, missing])
 
 
 def repair(
@@ -218,7 +228,7 @@ def _mended(
         names = [violation.note] if violation.note else []
     else:
         lines = "\n".join(f"- {_stated(subgoal)}" for subgoal in involved)
-        texts = {"goal": goal, "subgoals": lines, "problem": _problem(violation, involved)}
+        texts = {"goal": _line(goal), "subgoals": lines, "problem": _problem(violation, involved)}
         warmth = 0.7 if seed else 0.0
         answer = asker.write("repair", [texts], max_tokens=60, temperature=warmth, seed=seed)[0]
         names = list(answer.fields["names"]) if answer.fields else []
@@ -297,7 +307,12 @@ def _to_cover(asker: Asker, statements: Sequence[str]) -> list[str]:
 
 
 def _stated(subgoal: Subgoal) -> str:
-    return f"{subgoal.name}: {subgoal.description}"
+    return f"{_line(subgoal.name)}: {_line(subgoal.description)}"
+
+
+def _line(text: str) -> str:
+    """A text on one line: a question's own lines must not be forged."""
+    return " ".join(text.split())
 
 
 def _names(names: Sequence[str]) -> list[str]:
