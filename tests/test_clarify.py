@@ -569,3 +569,14 @@ def test_a_target_share_outlives_a_repair() -> None:
     compound = replace(draft_of("Eyes and ears").subgoals[0], target_share=0.3)
     draft = worked(repaired_again(begin("Help doctors.", subgoals=[compound])), asker)
     assert [each.target_share for each in draft.subgoals] == [0.3, 0.3]
+
+
+def test_what_runs_on_is_no_suggestion() -> None:
+    engine = Clarifier()
+    long = "It should be clear and " * 20
+    engine.written["clarifying-question"] = lambda asked: {
+        "question": f"Please, {asked['aspect']}?",
+        "suggestions": ["Short", long, "short"],
+    }
+    draft = next(advance(begin("Help."), Asker(engine)))
+    assert {inquiry.suggestions for inquiry in draft.inquiries} == {("Short", "short")}

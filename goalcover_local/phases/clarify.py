@@ -403,11 +403,10 @@ def _rounded(finding: Finding) -> Finding:
 
 
 def _offered(suggestions: Sequence[str], question: str) -> tuple[str, ...]:
-    """Suggestions worth offering: no questions, none twice."""
+    """Suggestions worth offering: short, no questions, none twice."""
     trimmed = [" ".join(text.split()) for text in suggestions]
-    return tuple(
-        dict.fromkeys(text for text in trimmed if text and not text.endswith("?") and not _alike(text, question))
-    )
+    short = [text for text in trimmed if 0 < len(text) <= _LONGEST_SUGGESTION]
+    return tuple(dict.fromkeys(text for text in short if not text.endswith("?") and not _alike(text, question)))
 
 
 def _alike(first: str, second: str) -> bool:
