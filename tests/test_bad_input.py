@@ -258,7 +258,15 @@ def test_a_judge_that_fails_everywhere(desk: Desk, words: WordsEngine, monkeypat
 @pytest.fixture
 def mine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of an ordinary user, who is this process meanwhile: the superuser may write anywhere."""
-    for name in ("cli.assess", "cli.export", "cli.results", "cli.show", "phases.calibrate", "readers", "goals"):
+    for name in (
+        "cli.assess",
+        "cli.export",
+        "cli.results",
+        "cli.show",
+        "phases.calibrate",
+        "readers",
+        "goal_files.reading",
+    ):
         importlib.import_module(f"goalcover_local.{name}")  # that user may not be able to read the package
     with tempfile.TemporaryDirectory() as name:
         root = os.geteuid() == 0
