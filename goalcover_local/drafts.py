@@ -15,9 +15,6 @@ from .files import replace_file
 from .phases.clarify import Draft
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 VERSION = 1

@@ -184,6 +184,11 @@ class Goal:
         return digest_of([self.text, self.specification, [[s.id, s.digest] for s in self.subgoals]])
 
     @property
+    def current_checks(self) -> Checks | None:
+        """The checks, if they are of this decomposition; None if there are none, or if it was edited since."""
+        return self.checks if self.checks and self.checks.subgoals == self.decomposition else None
+
+    @property
     def digest(self) -> str:
         """Digest of what an assessment rests on: texts, subgoals, ids and thresholds; not how they came about."""
         return digest_of(

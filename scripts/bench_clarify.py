@@ -7,7 +7,6 @@ scripts/bench_clarify.py --judge smollm2-135m-instruct --only decisions
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from pathlib import Path
@@ -52,7 +51,11 @@ def main(judge: str, only: str | None) -> None:
 
 def decisions(asker) -> None:
     """The share of held-out cases that are decided well, by question, and how well the probabilities rank them."""
-    cases = [json.loads(line) for line in (HERE / "cases.jsonl").read_text(encoding="utf-8").splitlines()]
+    from sklearn.metrics import roc_auc_score
+
+    from goalcover_local.questions import read_lines
+
+    cases = read_lines(HERE / "cases.jsonl")
     print("question       reference cases  held-out cases  decided well  AUC")
     for name in dict.fromkeys(case["question"] for case in cases):
         own = [case for case in cases if case["question"] == name]
@@ -67,7 +70,10 @@ def decisions(asker) -> None:
                 print(
                     "   wrong:", {k: v for k, v in case["fields"].items() if k != "subgoals"}, round(chosen[answer], 2)
                 )
-        areas = [auc([c[choice] for c in decided], [answer == choice for answer in right]) for choice in choices]
+        areas = [
+            roc_auc_score([answer == choice for answer in right], [chosen[choice] for chosen in decided])
+            for choice in choices
+        ]
         accuracy = np.mean([np.mean(flags) for flags in well.values()])
         print(f"{name:14} {asker.fitness(name).accuracy:15.2f} {len(own):15} {accuracy:13.2f} {np.mean(areas):5.2f}")
 
@@ -113,13 +119,6 @@ def goals(asker) -> None:
             print(
                 "   !", found.constraint, found.subgoals, found.statement, round(found.probability or 0, 2), found.note
             )
-
-
-def auc(values: list[float], positive: list[bool]) -> float:
-    """The probability that a positive has the larger value, ties half."""
-    high = np.array([v for v, p in zip(values, positive, strict=True) if p])
-    low = np.array([v for v, p in zip(values, positive, strict=True) if not p])
-    return float(np.mean((high[:, None] > low) + 0.5 * (high[:, None] == low)))
 
 
 if __name__ == "__main__":

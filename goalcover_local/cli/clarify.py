@@ -273,7 +273,7 @@ def _refuse_changed(file: DraftFile, options: Mapping[str, Any]) -> None:
 def _tell_of_stale(goal: Goal) -> None:
     """Nothing; says so if acceptances are of a set that was edited since."""
     accepted = [finding for finding in goal.checks.findings if finding.outcome == "accepted"] if goal.checks else []
-    if goal.checks and accepted and goal.checks.subgoals != goal.decomposition:
+    if accepted and goal.current_checks is None:
         told = counted(len(accepted), "acceptance")
         click.echo(f"The set was edited since it was checked: {told} no longer hold; accept again.", err=True)
 

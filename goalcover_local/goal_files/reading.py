@@ -75,8 +75,7 @@ def read_answers(path: Path | str) -> tuple[tuple[Exchange, ...], tuple[Acceptan
     top = table_of(text, str(path))
     if "goal" in top:
         goal = parse_goal(text, str(path))
-        fresh = goal.checks is not None and goal.checks.subgoals == goal.decomposition
-        found = goal.checks.findings if goal.checks and fresh else ()
+        found = goal.current_checks.findings if goal.current_checks else ()
         digests = {subgoal.id: subgoal.digest for subgoal in goal.subgoals}
         return goal.exchanges, tuple(
             Acceptance(each.constraint, each.subgoals, each.statement, each.reason, digests)

@@ -129,11 +129,11 @@ def agreement(goal: Goal) -> list[Agreement]:
     things of it: the judge speaks of each sentence of the specification, the expert lists what the whole set lacks, and
     an empty list is no mark.
     """
-    if goal.checks is None or goal.checks.subgoals != goal.decomposition:
+    if goal.current_checks is None:
         return []
     judged: dict[tuple[Constraint, frozenset[str]], Mark] = {
         (finding.constraint, frozenset(finding.subgoals)): "yes" if finding.outcome == "holds" else "no"
-        for finding in goal.checks.findings
+        for finding in goal.current_checks.findings
         if finding.outcome != "undecided"
     }
     reviews = [review for review in goal.reviews if review.subgoals == goal.decomposition]

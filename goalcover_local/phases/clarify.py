@@ -17,7 +17,20 @@ from ..asking import Asker
 from ..questions import read_lines
 from ..resources import shipped
 from ..terms import STEPS, Checks, Exchange, Finding, Goal, Repair, Subgoal, digest_of
-from .decompose import QUESTIONS, Checked, check, described, items, key, listed, propose, repair, sentences, violations
+from .decompose import (
+    QUESTIONS,
+    Checked,
+    check,
+    described,
+    items,
+    key,
+    listed,
+    one_line,
+    propose,
+    repair,
+    sentences,
+    violations,
+)
 
 PER_ROUND = 3
 """How many questions are asked at a time."""
@@ -148,8 +161,7 @@ def reopened(goal: Goal, steps: Steps = Steps()) -> Draft:
 
     Unless goal, specification or set were edited since: then nobody has accepted what stands there now.
     """
-    fresh = goal.checks is not None and goal.checks.subgoals == goal.decomposition
-    known = goal.checks.findings if goal.checks and fresh else ()
+    known = goal.current_checks.findings if goal.current_checks else ()
     accepted = {key(found, goal.subgoals): found.reason for found in known if found.outcome == "accepted"}
     draft = replace(begin(goal.text, steps, goal.subgoals), repairs=goal.checks.repairs if goal.checks else ())
     return replace(draft, goal=goal.text, statements=_statements(goal), exchanges=goal.exchanges, accepted=accepted)
@@ -185,7 +197,7 @@ def open_aspects(draft: Draft, asker: Asker) -> list[Aspect]:
 def answered(draft: Draft, answer: str) -> Draft:
     """The draft with its first waiting question answered; an empty answer skips it."""
     inquiry, *others = draft.inquiries
-    exchange = Exchange(inquiry.question, " ".join(answer.split()), inquiry.aspect, inquiry.suggestions)
+    exchange = Exchange(inquiry.question, one_line(answer), inquiry.aspect, inquiry.suggestions)
     return replace(draft, exchanges=(*draft.exchanges, exchange), inquiries=tuple(others))
 
 
@@ -218,7 +230,7 @@ def accepted(draft: Draft, violation: Finding, reason: str) -> Draft:
     """The draft with a violation that a person lets be, for a reason. Raises ValueError without one."""
     if not reason.strip():
         raise ValueError("a violation is accepted for a reason")
-    reasons = {**draft.accepted, key(violation, draft.subgoals): " ".join(reason.split())}
+    reasons = {**draft.accepted, key(violation, draft.subgoals): one_line(reason)}
     return replace(draft, accepted=reasons, findings=_overruled(draft.findings or (), draft.subgoals, reasons))
 
 
@@ -278,14 +290,14 @@ def _refine(draft: Draft, asker: Asker) -> Iterator[Draft]:
     """
     fresh = [n for n, exchange in enumerate(draft.exchanges) if exchange.answer and not exchange.statement]
     exchanges = list(draft.exchanges)
-    goal = " ".join(draft.goal.split())
+    goal = one_line(draft.goal)
     texts = [{"goal": goal, "question": e.question, "answer": e.answer} for e in (exchanges[n] for n in fresh)]
     by_model = draft.steps.refinement and is_fit(asker)
     written = asker.write("refinement", texts, max_tokens=80) if by_model else [None] * len(texts)
     statements = list(draft.statements)
     for n, answer in zip(fresh, written, strict=True):
         exchange = exchanges[n]
-        said = " ".join(str(answer.fields["statement"]).split()) if answer and answer.fields else ""
+        said = one_line(str(answer.fields["statement"])) if answer and answer.fields else ""
         if not said or _kept_words(exchange.answer, said) < _KEPT_WORDS:
             said = f"{exchange.question} {exchange.answer}"
         said = said if said[-1] in ".!?" else f"{said}."
@@ -308,7 +320,7 @@ def _ask(draft: Draft, asker: Asker) -> Iterator[Draft]:
     asked = [exchange.question for exchange in draft.exchanges]
     texts = [
         {
-            "goal": " ".join(draft.goal.split()),
+            "goal": one_line(draft.goal),
             "specification": " ".join(draft.statements) or "nothing",
             "asked": " ".join(asked) or "nothing",
             "aspect": aspect.asks,
@@ -320,7 +332,7 @@ def _ask(draft: Draft, asker: Asker) -> Iterator[Draft]:
         wanted, plain, asker.write("clarifying-question", texts, max_tokens=96), strict=True
     ):
         fields = answer.fields or {"question": "", "suggestions": []}
-        question = " ".join(str(fields["question"]).split())
+        question = one_line(str(fields["question"]))
         known = [*asked, *(inquiry.question for inquiry in inquiries)]
         if not question.endswith("?") or any(_alike(question, other) for other in known):
             inquiries.append(fallback)
@@ -404,7 +416,7 @@ def _rounded(finding: Finding) -> Finding:
 
 def _offered(suggestions: Sequence[str], question: str) -> tuple[str, ...]:
     """Suggestions worth offering: short, no questions, none twice."""
-    trimmed = [" ".join(text.split()) for text in suggestions]
+    trimmed = [one_line(text) for text in suggestions]
     short = [text for text in trimmed if 0 < len(text) <= _LONGEST_SUGGESTION]
     return tuple(dict.fromkeys(text for text in short if not text.endswith("?") and not _alike(text, question)))
 

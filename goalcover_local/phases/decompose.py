@@ -64,7 +64,7 @@ def propose(asker: Asker, goal: str, statements: Sequence[str]) -> tuple[Subgoal
 
     Names that stand in the question's examples and nowhere in the specification are an echo, and are left out.
     """
-    texts = {"goal": _line(goal), "specification": "\n".join(map(_line, statements)) or _line(goal)}
+    texts = {"goal": one_line(goal), "specification": "\n".join(map(one_line, statements)) or one_line(goal)}
     said = " ".join(texts.values()).casefold()
     examples = asker.question("subgoals").examples
     echoes = {name.casefold() for example in examples for name in example["answer"]["names"]}
@@ -98,13 +98,13 @@ def listed(texts: Sequence[str]) -> tuple[Subgoal, ...]:
 def described(asker: Asker, goal: str, subgoals: Sequence[Subgoal]) -> tuple[Subgoal, ...]:
     """The subgoals, those without a description described; by their names where the judge failed."""
     bare = [subgoal for subgoal in subgoals if not subgoal.description]
-    texts = [{"goal": _line(goal), "name": _line(subgoal.name)} for subgoal in bare]
+    texts = [{"goal": one_line(goal), "name": one_line(subgoal.name)} for subgoal in bare]
     answers = asker.write("description", texts, max_tokens=120)
     told = {}
     for subgoal, answer in zip(bare, answers, strict=True):
         fields = answer.fields or {}
-        description = " ".join(str(fields.get("description", "")).split()) or subgoal.name
-        evidence = subgoal.evidence or " ".join(str(fields.get("evidence", "")).split())
+        description = one_line(str(fields.get("description", ""))) or subgoal.name
+        evidence = subgoal.evidence or one_line(str(fields.get("evidence", "")))
         told[subgoal.id] = replace(subgoal, description=description, evidence=evidence)
     return tuple(told.get(subgoal.id, subgoal) for subgoal in subgoals)
 
@@ -117,12 +117,12 @@ def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence
     """
     pairs = list(combinations(subgoals, 2))
     lines = "\n".join(f"- {_stated(subgoal)}" for subgoal in subgoals)
-    held = (_to_cover(asker, statements or [goal]) or [goal]) if subgoals else []
+    held = (_asking_for_capabilities(asker, statements or [goal]) or [goal]) if subgoals else []
     findings = [
         *_found(
             asker,
             "atomicity",
-            [{"name": _line(subgoal.name), "description": _line(subgoal.description)} for subgoal in subgoals],
+            [{"name": one_line(subgoal.name), "description": one_line(subgoal.description)} for subgoal in subgoals],
             [Finding("atomicity", (subgoal.id,)) for subgoal in subgoals],
         ),
         *_found(
@@ -134,7 +134,7 @@ def check(asker: Asker, goal: str, statements: Sequence[str], subgoals: Sequence
         *_found(
             asker,
             "coverage",
-            [{"subgoals": lines, "statement": _line(statement)} for statement in held],
+            [{"subgoals": lines, "statement": one_line(statement)} for statement in held],
             [Finding("coverage", (), statement) for statement in held],
         ),
     ]
@@ -172,8 +172,8 @@ def repair(
 
     An attempt is kept only if the whole set has fewer violations for it, no more that the judge failed to decide, and
     speaks of all that it named of the specification before: no repair makes a set worse. Violations whose keys are
-    `accepted` do not count. Another seed gives other attempts, but for what is
-    not covered: there the judge named what is missing.
+    `accepted` do not count. Another seed gives other attempts, but for what is not covered: there the judge named what
+    is missing.
     """
     subgoals = tuple(subgoals)
     tried = set(tried)
@@ -228,7 +228,7 @@ def _mended(
         names = [violation.note] if violation.note else []
     else:
         lines = "\n".join(f"- {_stated(subgoal)}" for subgoal in involved)
-        texts = {"goal": _line(goal), "subgoals": lines, "problem": _problem(violation, involved)}
+        texts = {"goal": one_line(goal), "subgoals": lines, "problem": _problem(violation, involved)}
         warmth = 0.7 if seed else 0.0
         answer = asker.write("repair", [texts], max_tokens=60, temperature=warmth, seed=seed)[0]
         names = list(answer.fields["names"]) if answer.fields else []
@@ -290,11 +290,11 @@ def _found(
     answers = asker.write(question, [texts[n] for n in wrong], known={first: contrary}, max_tokens=60)
     for n, answer in zip(wrong, answers, strict=True):
         said = answer.fields[noted] if answer.fields else ""
-        found[n] = replace(found[n], note=" ".join(said.split()) if isinstance(said, str) else ", ".join(_names(said)))
+        found[n] = replace(found[n], note=one_line(said) if isinstance(said, str) else ", ".join(_names(said)))
     return found
 
 
-def _to_cover(asker: Asker, statements: Sequence[str]) -> list[str]:
+def _asking_for_capabilities(asker: Asker, statements: Sequence[str]) -> list[str]:
     """The sentences that ask for capabilities; all of them if the judge cannot tell."""
     if not asker.fitness("completeness").fit:
         return list(statements)
@@ -307,17 +307,17 @@ def _to_cover(asker: Asker, statements: Sequence[str]) -> list[str]:
 
 
 def _stated(subgoal: Subgoal) -> str:
-    return f"{_line(subgoal.name)}: {_line(subgoal.description)}"
+    return f"{one_line(subgoal.name)}: {one_line(subgoal.description)}"
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """A text on one line: a question's own lines must not be forged."""
     return " ".join(text.split())
 
 
 def _names(names: Sequence[str]) -> list[str]:
     """Names as we write them: trimmed, beginning with a capital, none twice."""
-    trimmed = [" ".join(name.split()).strip(" .;:-–•*") for name in names]
+    trimmed = [one_line(name).strip(" .;:-–•*") for name in names]
     seen: dict[str, str] = {}
     for name in trimmed:
         if name:
