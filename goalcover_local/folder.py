@@ -17,11 +17,11 @@ from .errors import StoreError
 
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x476F436F
 """Marks a SQLite file as a run of ours: "GoCo"."""
 
-SCHEMA = f"""
+TABLES_1 = f"""
 BEGIN IMMEDIATE;
 CREATE TABLE goals(digest TEXT PRIMARY KEY, json TEXT NOT NULL, position INTEGER NOT NULL);
 CREATE TABLE subgoals(key INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE, json TEXT NOT NULL);
@@ -58,9 +58,19 @@ CREATE TABLE events(
     command TEXT NOT NULL, kind TEXT NOT NULL, details TEXT NOT NULL, previous TEXT NOT NULL,
     hash TEXT NOT NULL);
 PRAGMA application_id = {APPLICATION};
-PRAGMA user_version = {VERSION};
 COMMIT;
 """
+"""The tables of version 1."""
+
+TABLES_2 = (
+    "origin(path BLOB NOT NULL, content TEXT NOT NULL, layout TEXT NOT NULL)",
+    "answers(key TEXT PRIMARY KEY, json TEXT NOT NULL) WITHOUT ROWID",
+    "gaps(position INTEGER PRIMARY KEY, json TEXT NOT NULL)",
+    "recommendations(position INTEGER PRIMARY KEY, json TEXT NOT NULL)",
+    "candidates(subgoal TEXT NOT NULL, position INTEGER NOT NULL, json TEXT NOT NULL,"
+    " PRIMARY KEY (subgoal, position)) WITHOUT ROWID",
+)
+"""The tables that version 2 added: where the data came from, what models wrote, and what was made of judgements."""
 
 NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "gcsfuse", "glusterfs", "gpfs", "lustre", "ncp", "nfs"),
@@ -133,13 +143,14 @@ def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.C
     else:
         database = _connect(folder, "mode=ro", _other_ways_to_read(folder))
     held.callback(database.close)
-    empty = _is_empty(database, folder)
-    if empty and not may_create:
+    version = _version(database, folder)
+    if not version and not may_create:
         raise absent
     if write:
         _restrict(folder)
-        _prepare(database, folder, empty)
+        _prepare(database, folder, version)
     else:
+        _complete(database, version, "TEMP ")
         database.execute("PRAGMA query_only = ON")
     return database
 
@@ -206,12 +217,12 @@ def _connect(folder: Path, way: str, other_ways: Iterator[str]) -> sqlite3.Conne
         return database
 
 
-def _is_empty(database: sqlite3.Connection, folder: Path) -> bool:
-    """Whether nothing was ever written. Raises StoreError for what is no run, or is of a newer version."""
+def _version(database: sqlite3.Connection, folder: Path) -> int:
+    """The version of its tables, 0 before any. Raises StoreError for what is no run, or is of a newer version."""
     names = ("application_id", "user_version", "schema_version")
     application, version, schema = (database.execute(f"PRAGMA {name}").fetchone()[0] for name in names)
     if (application, version, schema) == (0, 0, 0):
-        return True
+        return 0
     if application != APPLICATION:
         raise StoreError(f"{folder / DATABASE} is another program's file.", "Name another folder with --run.")
     if version > VERSION:
@@ -219,7 +230,7 @@ def _is_empty(database: sqlite3.Connection, folder: Path) -> bool:
             f"The run {folder} was made by a newer GoalCover Local (format {version}, not {VERSION}).",
             "Install that version, or name another folder with --run.",
         )
-    return False
+    return max(1, int(version))
 
 
 def _restrict(folder: Path) -> None:
@@ -230,14 +241,24 @@ def _restrict(folder: Path) -> None:
             path.chmod(mode)
 
 
-def _prepare(database: sqlite3.Connection, folder: Path, empty: bool) -> None:
-    """Makes the tables where there are none, and sets how this connection writes.
+def _complete(database: sqlite3.Connection, version: int, where: str = "") -> None:
+    """Adds the tables that a run of an older version lacks: in the file, or empty ones for this connection alone."""
+    if version < VERSION:
+        tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in TABLES_2)
+        sealed = f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {VERSION}; COMMIT;"
+        database.executescript(tables if where else sealed)
+
+
+def _prepare(database: sqlite3.Connection, folder: Path, version: int) -> None:
+    """Makes the tables that are not there yet, and sets how this connection writes.
 
     A transaction that has ended is on the disk, and so are the names in the folder. On a network file system
     the write-ahead log gives way to a rollback journal; an exclusive lock spares the change shared memory.
     """
-    if empty:
-        database.executescript(SCHEMA)
+    if not version:
+        database.executescript(TABLES_1)
+    _complete(database, version)
+    if not version:
         for place in (folder, folder.absolute().parent):
             descriptor = os.open(place, os.O_RDONLY)
             os.fsync(descriptor)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Hashable, Iterable
+from functools import cache
+from typing import Any, TypeVar
 
 from .terms import Explanation, Judgement, Refusal, Sample, Subgoal
+
+T = TypeVar("T")
 
 JUDGE = "(SELECT key FROM judges WHERE digest = ?)"
 SUBGOAL = "(SELECT key FROM subgoals WHERE digest = ?)"
@@ -83,3 +86,22 @@ def as_bytes(text: str) -> bytes:
 def as_text(stored: bytes) -> str:
     """The text that `as_bytes` stored."""
     return stored.decode("utf-8", "surrogatepass")
+
+
+def as_record(kind: type[T], value: T) -> str:
+    """A record of the terms as JSON, in the order of its fields."""
+    text: bytes = _adapter(kind).dump_json(value)
+    return text.decode()
+
+
+def from_record(kind: type[T], text: str) -> T:
+    """The record that `as_record` wrote."""
+    found: T = _adapter(kind).validate_json(text)
+    return found
+
+
+@cache
+def _adapter(kind: Hashable) -> Any:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

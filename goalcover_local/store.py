@@ -21,15 +21,30 @@ from .records import (
     NUMBERS,
     SAMPLE,
     SUBGOAL,
+    as_bytes,
     as_json,
+    as_record,
     as_text,
+    from_record,
     insert_explanations,
     insert_judgements,
     insert_rows,
     insert_sample,
     insert_subgoals,
 )
-from .terms import Exchange, Explanation, Goal, Judgement, Refusal, Sample, Subgoal, digest_of
+from .terms import (
+    Candidate,
+    Exchange,
+    Explanation,
+    Gap,
+    Goal,
+    Judgement,
+    Recommendation,
+    Refusal,
+    Sample,
+    Subgoal,
+    digest_of,
+)
 
 Keys = npt.NDArray[np.int64]
 """Samples by the small number that this run gave each distinct one; -1 is none."""
@@ -41,6 +56,14 @@ class Counts(NamedTuple):
     rows: int
     samples: int
     refusals: int
+
+
+class Origin(NamedTuple):
+    """Where the rows of a run came from: the data's path, digest, and layout (`readers.Layout` as plain values)."""
+
+    path: str
+    content: str
+    layout: Mapping[str, Any]
 
 
 class Judged(NamedTuple):
@@ -143,11 +166,11 @@ class Run:
 
     # The data
 
-    def put_rows(self, rows: Iterable[Sample | Refusal], source_digest: str) -> Counts:
+    def put_rows(self, rows: Iterable[Sample | Refusal], source_digest: str, origin: Origin | None = None) -> Counts:
         """Takes in a dataset, row by row in one transaction, and returns its counts.
 
         `source_digest` stands for the data and how they were read: the same again changes and reads nothing,
-        another raises StoreError, since a run holds one dataset.
+        another raises StoreError, since a run holds one dataset. The path of the same data may be a new one.
         """
         held = self.data_digest()
         if held is not None and held != source_digest:
@@ -159,7 +182,17 @@ class Run:
             with self._transaction() as database:
                 database.execute("INSERT INTO data VALUES (?)", (source_digest,))
                 insert_rows(database, rows)
+        if origin is not None:
+            with self._transaction() as database:
+                database.execute("DELETE FROM origin")
+                values = as_bytes(origin.path), origin.content, as_json(dict(origin.layout))
+                database.execute("INSERT INTO origin VALUES (?, ?, ?)", values)
         return self.counts()
+
+    def origin(self) -> Origin | None:
+        """Where the rows came from; None in a run of an older version that was not assessed since."""
+        found = self._read("SELECT path, content, layout FROM origin")
+        return Origin(as_text(found[0][0]), found[0][1], json.loads(found[0][2])) if found else None
 
     def data_digest(self) -> str | None:
         """The digest under which the rows were put; None before."""
@@ -395,6 +428,54 @@ class Run:
                         "failure": failure,
                     }
 
+    # What was made of judgements
+
+    def memory(self) -> Memory:
+        """What models wrote for this run, by digest: see `Memory`."""
+        return Memory(self, {key: json.loads(text) for key, text in self._read("SELECT key, json FROM answers")})
+
+    def remember(self, answers: Mapping[str, Any]) -> None:
+        """Keeps answers of models, all or none of them; one that is known stays as it is."""
+        with self._transaction() as database:
+            pairs = ((key, as_json(answer)) for key, answer in answers.items())
+            database.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?)", pairs)
+
+    def put_gaps(self, gaps: Sequence[Gap]) -> None:
+        """Keeps the gaps of the latest analysis, in place of any earlier one's; recommendations for those go too."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM gaps")
+            database.execute("DELETE FROM recommendations")
+            found = ((place, as_record(Gap, gap)) for place, gap in enumerate(gaps))
+            database.executemany("INSERT INTO gaps VALUES (?, ?)", found)
+
+    def gaps(self) -> list[Gap]:
+        """The gaps of the latest analysis, in the order of the goal."""
+        return [from_record(Gap, text) for (text,) in self._read("SELECT json FROM gaps ORDER BY position")]
+
+    def put_recommendations(self, recommendations: Sequence[Recommendation]) -> None:
+        """Keeps recommendations, in place of any earlier ones."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM recommendations")
+            given = ((place, as_record(Recommendation, one)) for place, one in enumerate(recommendations))
+            database.executemany("INSERT INTO recommendations VALUES (?, ?)", given)
+
+    def recommendations(self) -> list[Recommendation]:
+        """The latest recommendations, in the order of the gaps."""
+        found = self._read("SELECT json FROM recommendations ORDER BY position")
+        return [from_record(Recommendation, text) for (text,) in found]
+
+    def put_candidates(self, subgoal: str, candidates: Sequence[Candidate]) -> None:
+        """Keeps the samples written for a subgoal (its id), in place of any earlier ones."""
+        with self._transaction() as database:
+            database.execute("DELETE FROM candidates WHERE subgoal = ?", (subgoal,))
+            written = ((subgoal, place, as_record(Candidate, one)) for place, one in enumerate(candidates))
+            database.executemany("INSERT INTO candidates VALUES (?, ?, ?)", written)
+
+    def candidates(self) -> list[Candidate]:
+        """Every sample that was written, by subgoal (its id), then as they were written."""
+        found = self._read("SELECT json FROM candidates ORDER BY subgoal, position")
+        return [from_record(Candidate, text) for (text,) in found]
+
     # Counters
 
     def count(self, name: str, by: float) -> None:
@@ -474,6 +555,25 @@ class Run:
             cursor = self._database.execute(query, values)
             while page := cursor.fetchmany(10_000):
                 yield np.array(page, dtype=np.float64)
+
+
+class Memory(dict[str, Any]):
+    """Answers of models by digest; those that were added are in the run's file once `keep` has returned."""
+
+    def __init__(self, run: Run, held: Mapping[str, Any]) -> None:
+        super().__init__(held)
+        self._run = run
+        self._new: dict[str, Any] = {}
+
+    def __setitem__(self, key: str, answer: Any) -> None:
+        super().__setitem__(key, answer)
+        self._new[key] = answer
+
+    def keep(self) -> None:
+        """Nothing; what was added since is stored."""
+        if self._new:
+            self._run.remember(self._new)
+            self._new = {}
 
 
 def _of(judge: str | None) -> str:

@@ -292,3 +292,101 @@ class Coverage:
     n_failed: int
     below_tau: bool
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class MissingCapability:
+    """A capability that the explanations of low scores name as missing (paper, Eq. 8).
+
+    `samples` are the digests of the low samples whose explanations name it, and `n_rows` the rows that hold them.
+    `quotations` are up to three of these explanations, each a sample's digest and a text. Never without evidence.
+    """
+
+    name: str
+    samples: tuple[str, ...]
+    n_rows: int
+    quotations: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A subgoal that the data do not support enough, and what exactly is missing (paper, section 3.4).
+
+    `subgoal` is an id. Rows: `n_support` of `n_judged` reach support, `n_low` have a low value. Of the low rows'
+    samples `n_explained` have an explanation that was read. `instead` names what low rows teach in its place.
+    """
+
+    subgoal: str
+    n_judged: int
+    n_support: int
+    n_low: int
+    n_explained: int
+    missing: tuple[MissingCapability, ...] = ()
+    instead: tuple[MissingCapability, ...] = ()
+
+    @property
+    def absent(self) -> bool:
+        """Whether no row at all reaches support."""
+        return self.n_support == 0
+
+
+Remedy = Literal["curate", "filter", "synthesize", "assess"]
+"""What can be done about a gap: collect data, leave data out, have data written, or judge more rows first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing to do: what, with how many rows, and in words."""
+
+    remedy: Remedy
+    n_rows: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """What to do about a gap (paper, Eq. 9): issue and fix in a sentence each, and actions with their numbers.
+
+    `n_missing` is how many rows that support the subgoal the dataset lacks to reach its target share; `near` are
+    digests of samples that come close to supporting it. `author` is the model that wrote issue and fix; empty if none
+    did.
+    """
+
+    subgoal: str
+    issue: str
+    fix: str
+    n_missing: int
+    actions: tuple[Action, ...]
+    near: tuple[str, ...] = ()
+    author: str = ""
+
+
+QUALITIES: tuple[str, ...] = ("correctness", "completeness", "faithfulness")
+"""What a discriminator scores a written sample by (paper, section 3.5)."""
+
+Fate = Literal["kept", "rejected", "refused"]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A sample that a generator wrote for a subgoal, how it was scored, and what became of it.
+
+    `fields` are the columns of the dataset. `quality` maps each of `QUALITIES` to a value in [0, 1], `alignment` is the
+    judge's value for the subgoal, `rank` the mean probability to be the best of its group; None where the model failed
+    or was not asked. `round` counts refinements from 0; `before` is the digest of the draft that was refined. `reason`
+    says why it was rejected, or of what a refused one is a near-duplicate.
+    """
+
+    subgoal: str
+    fields: Mapping[str, Any]
+    sample: Sample
+    number: int
+    round: int = 0
+    before: str = ""
+    quality: Mapping[str, float | None] = field(default_factory=dict)
+    alignment: float | None = None
+    rank: float | None = None
+    fate: Fate = "rejected"
+    reason: str = ""
+    feedback: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)

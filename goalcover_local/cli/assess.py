@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +15,9 @@ from .judging import judge_options, named_card, opened_judge
 if TYPE_CHECKING:
     from ..cards import Card
     from ..judges import Batch, Judge
+    from ..readers import Layout
     from ..scales import Scale
-    from ..store import Run
+    from ..store import Origin, Run
     from ..terms import Goal, Refusal, Sample, Subgoal
 
 _REFUSALS_SHOWN = 10
@@ -101,14 +102,14 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     goal = read_goal(find_goal(options["goal"]))
     card = named_card(options)
     verify(card)
-    layout, digest = _recognised(options)
+    layout, origin = _recognised(options)
     if options["dry_run"]:
         _dry_run(goal, card, layout, options)
         return
     from ..store import Run
 
     with Run.open(options["run_folder"], write=True, create=True) as run:
-        _take_in(run, layout, digest, options["data"])
+        _take_in(run, layout, origin, options["data"])
         judge = _judge(card, options)
         try:
             finished = _assess(run, goal, judge, card.value, options)
@@ -122,22 +123,24 @@ def _judge(card: Card, options: Mapping[str, Any]) -> Judge:
     return opened_judge(card, options)
 
 
-def _recognised(options: Mapping[str, Any]) -> tuple[Any, str]:
-    """How the data are read, and the digest of the data and of how they are read."""
+def _recognised(options: Mapping[str, Any]) -> tuple[Layout, Origin]:
+    """How the data are read, and where they come from."""
     from ..formats import content_digest
     from ..readers import recognise
-    from ..terms import digest_of
+    from ..store import Origin
 
     names = ("input_column", "output_column", "template", "id_column", "split")
     layout = recognise(options["data"], format=options["file_format"], **{name: options[name] for name in names})
     click.echo(layout.describe(), err=True)
-    return layout, digest_of([content_digest(options["data"]), repr(layout)])
+    return layout, Origin(str(options["data"].absolute()), content_digest(options["data"]), asdict(layout))
 
 
-def _take_in(run: Run, layout: Any, digest: str, data: Path) -> None:
+def _take_in(run: Run, layout: Layout, origin: Origin, data: Path) -> None:
     from ..readers import read
+    from ..terms import digest_of
 
-    counts = run.put_rows(_some_usable(read(data, layout), data), digest)
+    digest = digest_of([origin.content, repr(layout)])
+    counts = run.put_rows(_some_usable(read(data, layout), data), digest, origin)
     n_refused = counts.refusals
     click.echo(
         f"{counts.rows + n_refused} rows in, {counts.rows} used ({counts.samples} different), {n_refused} refused.",
@@ -342,7 +345,7 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
         ctx.exit(3)
 
 
-def _dry_run(goal: Goal, card: Card, layout: Any, options: Mapping[str, Any]) -> None:
+def _dry_run(goal: Goal, card: Card, layout: Layout, options: Mapping[str, Any]) -> None:
     """Nothing; prints exact token counts, the rate measured on a few samples, and the time that judging would take."""
     from ..readers import read
     from ..store import drawn
