@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Hashable, Iterable
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeVar
 
@@ -88,20 +88,21 @@ def as_text(stored: bytes) -> str:
     return stored.decode("utf-8", "surrogatepass")
 
 
-def as_record(kind: type[T], value: T) -> str:
+def as_record(record: Any) -> str:
     """A record of the terms as JSON, in the order of its fields."""
-    text: bytes = _adapter(kind).dump_json(value)
+    text: bytes = _adapter(type(record)).dump_json(record)
     return text.decode()
 
 
 def from_record(kind: type[T], text: str) -> T:
-    """The record that `as_record` wrote."""
-    found: T = _adapter(kind).validate_json(text)
+    """The record of this kind that `as_record` wrote."""
+    adapter: Any = kind
+    found: T = _adapter(adapter).validate_json(text)
     return found
 
 
 @cache
-def _adapter(kind: Hashable) -> Any:
+def _adapter(kind: Any) -> Any:
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)

@@ -445,7 +445,7 @@ class Run:
         with self._transaction() as database:
             database.execute("DELETE FROM gaps")
             database.execute("DELETE FROM recommendations")
-            found = ((place, as_record(Gap, gap)) for place, gap in enumerate(gaps))
+            found = ((place, as_record(gap)) for place, gap in enumerate(gaps))
             database.executemany("INSERT INTO gaps VALUES (?, ?)", found)
 
     def gaps(self) -> list[Gap]:
@@ -456,7 +456,7 @@ class Run:
         """Keeps recommendations, in place of any earlier ones."""
         with self._transaction() as database:
             database.execute("DELETE FROM recommendations")
-            given = ((place, as_record(Recommendation, one)) for place, one in enumerate(recommendations))
+            given = ((place, as_record(one)) for place, one in enumerate(recommendations))
             database.executemany("INSERT INTO recommendations VALUES (?, ?)", given)
 
     def recommendations(self) -> list[Recommendation]:
@@ -468,7 +468,7 @@ class Run:
         """Keeps the samples written for a subgoal (its id), in place of any earlier ones."""
         with self._transaction() as database:
             database.execute("DELETE FROM candidates WHERE subgoal = ?", (subgoal,))
-            written = ((subgoal, place, as_record(Candidate, one)) for place, one in enumerate(candidates))
+            written = ((subgoal, place, as_record(one)) for place, one in enumerate(candidates))
             database.executemany("INSERT INTO candidates VALUES (?, ?, ?)", written)
 
     def candidates(self) -> list[Candidate]:
