@@ -90,7 +90,8 @@ def as_text(stored: bytes) -> str:
 
 def as_record(record: Any) -> str:
     """A record of the terms as JSON, in the order of its fields."""
-    text: bytes = _adapter(type(record)).dump_json(record)
+    kind: Any = type(record)
+    text: bytes = _adapter(kind).dump_json(record)
     return text.decode()
 
 
