@@ -112,6 +112,10 @@ class Asker:
             self._questions[name] = load_question(name, single_turn=self._single_turn)
         return self._questions[name]
 
+    def adapt(self, question: Question) -> None:
+        """Nothing; this question is asked from now on under its name: with other examples, or in another form."""
+        self._questions[question.name] = question
+
     def write(
         self,
         name: str,
@@ -121,14 +125,20 @@ class Asker:
         known: Mapping[str, Any] | None = None,
         temperature: float = 0.0,
         seed: int = 0,
+        batch: int = _BATCH,
     ) -> list[Answer]:
-        """One answer for each of the texts, the `known` leading fields given; failures say why there is none."""
+        """One answer for each of the texts, the `known` leading fields given; failures say why there is none.
+
+        `batch` is how many are written between two moments at which they are remembered.
+        """
         question = self.question(name)
         asking = question.fields[len(known or {})]
         manner = {"known": dict(known or {}), "max_tokens": max_tokens, "temperature": temperature, "seed": seed}
+        if batch != _BATCH:
+            manner["batch"] = batch
         keys = [digest_of([self.digest, question.digest, dict(text), manner]) for text in texts]
         given: dict[str, Answer] = {}
-        for keys_now, texts_now in self._batches(question, keys, texts, self._memory):
+        for keys_now, texts_now in self._batches(question, keys, texts, self._memory, batch):
             prompts = [question.prompt(text, known, asking=asking) for text in texts_now]
             completions = self.engine.generate(
                 prompts, question.grammar(asking=asking), max_tokens=max_tokens, temperature=temperature, seed=seed
@@ -155,12 +165,17 @@ class Asker:
             )
         return decided
 
+    def probabilities(self, name: str, texts: Sequence[Texts]) -> list[np.ndarray | None]:
+        """For each of the texts the model's own probability of every choice, (n_choices,); None where it failed."""
+        logs = self._logs(name, texts, self._memory)
+        return [None if row is None else np.exp(row) / np.exp(row).sum() for row in logs]
+
     def fitness(self, name: str) -> Fitness:
         """How fit this model is to decide a question, and what it favours."""
         if name not in self._fitness:
             question, cases = self.question(name), reference_cases(name)
             choices = self.choices(name)
-            right = [choices.index(case["answer"][question.fields[0]]) for case in cases]
+            right = [choices.index(str(case["answer"][question.fields[0]])) for case in cases]
             rows = self._logs(name, [case["fields"] for case in cases], self._references)
             known = [(row, place) for row, place in zip(rows, right, strict=True) if row is not None]
             self._fitness[name] = _fitness(
@@ -202,6 +217,7 @@ class Asker:
         asked = [way for text in texts for way in ways(text)]
         keys = [digest_of([self.digest, question.digest, dict(text)]) for text in asked]
         keep = self._keep_references if memory is self._references else self._keep
+        memory.update((key, self._references[key]) for key in keys if key not in memory and key in self._references)
         for keys_now, texts_now in self._batches(question, keys, asked, memory):
             prompts = [question.prompt(text, asking=question.fields[0]) for text in texts_now]
             chosen = self.engine.choose(prompts, answers)
@@ -216,7 +232,12 @@ class Asker:
         return [None if None in row else np.array(row).mean(axis=0) for row in rows]
 
     def _batches(
-        self, question: Question, keys: Sequence[str], texts: Sequence[Texts], memory: Mapping[str, Any]
+        self,
+        question: Question,
+        keys: Sequence[str],
+        texts: Sequence[Texts],
+        memory: Mapping[str, Any],
+        size: int = _BATCH,
     ) -> Iterator[tuple[list[str], list[Texts]]]:
         """What is not remembered yet, a batch at a time."""
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in memory}
@@ -224,8 +245,8 @@ class Asker:
             return
         with self._watch(question.name, len(missing)) as came:
             waiting = list(missing.items())
-            for start in range(0, len(waiting), _BATCH):
-                batch = waiting[start : start + _BATCH]
+            for start in range(0, len(waiting), size):
+                batch = waiting[start : start + size]
                 yield [key for key, _ in batch], [text for _, text in batch]
                 came(len(batch))
 
@@ -261,17 +282,21 @@ def open_asker(
     url: str = "",
     devices: Sequence[str] = (),
     threads: int | None = None,
+    opened: Engine | None = None,
     **owned: Any,
 ) -> Asker:
     """An asker of the model that a card describes; `owned` are the Asker's memory, keep and watch.
 
-    Raises as `judges.open_engine` does, and EngineError if the engine does not do what it must (see `canary`).
+    `opened` is this card's engine, if it was opened and proved before. Raises as `judges.open_engine` does, and
+    EngineError if the engine does not do what it must (see `canary`).
     """
-    opened = open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
-    try:
-        asker = Asker(opened, single_turn=card.chat.single_turn, home=models_home() / "references", **owned)
-        canary.check(opened, asker.question("refinement"))
-    except BaseException:
-        opened.close()
-        raise
+    proved = opened is not None
+    opened = opened or open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
+    asker = Asker(opened, single_turn=card.chat.single_turn, home=models_home() / "references", **owned)
+    if not proved:
+        try:
+            canary.check(opened, asker.question("refinement"))
+        except BaseException:
+            opened.close()
+            raise
     return asker

@@ -287,11 +287,12 @@ def open_judge(
     url: str = "",
     devices: Sequence[str] = (),
     threads: int | None = None,
+    opened: Engine | None = None,
 ) -> Judge:
     """The judge of alignment that a card describes; question and order default to what the card prefers.
 
-    Raises QuestionError for an unknown question, ModelError and EngineError as `open_engine`, and EngineError if the
-    engine does not do what it must (see `canary`).
+    `opened` is this card's engine, if it was opened and proved before. Raises QuestionError for an unknown question,
+    ModelError and EngineError as `open_engine`, and EngineError if the engine does not do what it must (see `canary`).
     """
     name = question or card.question
     if order is None and name == card.question:
@@ -299,10 +300,11 @@ def open_judge(
     asked = load_question(name, order=order, single_turn=card.chat.single_turn)
     if len(asked.form.levels) < 2:
         raise QuestionError(f"The question {name} gives no score.", "Choose one that does, such as `alignment`.")
-    opened = open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
-    try:
-        canary.check(opened, asked)
-    except BaseException:
-        opened.close()
-        raise
+    if opened is None:
+        opened = open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
+        try:
+            canary.check(opened, asked)
+        except BaseException:
+            opened.close()
+            raise
     return Judge(opened, asked, decode, card.explanation_tokens)

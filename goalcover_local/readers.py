@@ -7,6 +7,7 @@ in `_KNOWN`. No message contains text of a row: file, line and column only, and 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -148,6 +149,53 @@ def read(
             yield Refusal(source_of(file), row.line, str(why))
         else:
             yield sample
+
+
+def written_columns(layout: Layout) -> tuple[str, ...]:
+    """The names of the texts that make a new row of a layout, the inputs first; optional columns are left out."""
+    if layout.turns:
+        return ("user", "assistant")
+    return tuple(column for column in (*layout.input, *layout.output) if column not in layout.optional)
+
+
+def written_texts(layout: Layout, sample: Sample) -> Mapping[str, str] | None:
+    """The texts of a row as they would be written anew, by `written_columns`; None if one is empty or no text."""
+    if layout.turns:
+        texts: dict[str, Any] = {"user": sample.input, "assistant": sample.output}
+    else:
+        values = json.loads(sample.raw)
+        texts = {column: values.get(column) for column in written_columns(layout)}
+    return texts if all(isinstance(text, str) and text.strip() for text in texts.values()) else None
+
+
+def new_row(layout: Layout, texts: Mapping[str, str], identity: str) -> dict[str, Any]:
+    """A row in the layout of the data, from the texts of its `written_columns`; with an id where the data have one."""
+    if layout.turns:
+        role, content = ("from", "value") if layout.name.startswith("ShareGPT") else ("role", "content")
+        user, assistant = ("human", "gpt") if role == "from" else ("user", "assistant")
+        row: dict[str, Any] = {
+            layout.turns: [{role: user, content: texts["user"]}, {role: assistant, content: texts["assistant"]}]
+        }
+    else:
+        row = {column: texts.get(column, "") for column in (*layout.input, *layout.output)}
+    return {layout.id_column: identity, **row} if layout.id_column else row
+
+
+def sample_of(layout: Layout, row: Mapping[str, Any], source: str, line: int) -> Sample | Refusal:
+    """The sample that a row of this layout makes, or why it makes none."""
+    try:
+        raw = json.dumps(row, ensure_ascii=False).encode()
+        return _sample(source, Row(line, row, raw), layout)
+    except UnicodeEncodeError:
+        return Refusal(source, line, "holds half a surrogate pair")
+    except _Unusable as why:
+        return Refusal(source, line, str(why))
+
+
+def layout_from(record: Mapping[str, Any]) -> Layout:
+    """The layout whose fields, as plain values, these are."""
+    fields: dict[str, Any] = {name: tuple(held) if isinstance(held, list) else held for name, held in record.items()}
+    return Layout(**fields)
 
 
 def _claim(sample: Sample, seen: dict[str, tuple[str, int]]) -> None:

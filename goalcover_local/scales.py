@@ -150,10 +150,16 @@ def _mean(values: np.ndarray, axis: int) -> np.ndarray:
     return np.where(counts > 0, np.nansum(values, axis=axis) / np.maximum(counts, 1), np.nan)
 
 
-def fit(found: Sequence[float], anchors: Sequence[float], reference: str) -> Scale:
+def fit(
+    found: Sequence[float] | np.ndarray,
+    anchors: Sequence[float],
+    reference: str,
+    *,
+    supporting_share: float = SUPPORTING_SHARE,
+) -> Scale:
     """The scale on which as many reference pairs reach each anchor as truly do: equipercentile linking.
 
-    Pairs are weighted so that a twelfth of them support their subgoal, as in data with many subgoals; a scale that
+    Pairs are weighted so that the share of those that support their subgoal is as in data with many; a scale that
     predicted anchors one by one would shrink a weak judge's values to the middle, and no row would ever reach 0.6.
     Missing evidence (NaN) is left out. Raises ValueError if fewer than 20 pairs are left, or all are of one kind.
     Source: Kolen and Brennan, Test Equating, Scaling, and Linking (2014), chapter 2.
@@ -163,7 +169,7 @@ def fit(found: Sequence[float], anchors: Sequence[float], reference: str) -> Sca
     supporting = y >= SUPPORT_AT - 1e-9
     if len(x) < 20 or supporting.all() or not supporting.any():
         raise ValueError("a scale needs at least 20 judged reference pairs, some of which support their subgoal")
-    weights = np.where(supporting, SUPPORTING_SHARE / supporting.sum(), (1 - SUPPORTING_SHARE) / (~supporting).sum())
+    weights = np.where(supporting, supporting_share / supporting.sum(), (1 - supporting_share) / (~supporting).sum())
     falling = np.argsort(-x, kind="stable")
     reached = np.cumsum(weights[falling])
     knots: list[tuple[float, float]] = [(float(x.min()), ANCHORS[0])]

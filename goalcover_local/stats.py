@@ -67,3 +67,21 @@ def verdict(share: Estimate, target_share: float) -> Verdict:
     if share.low > target_share:
         return "covered"
     return "undecided"
+
+
+def rows_to_share(n_hits: int, n: int, target: float, *, surely: bool = False) -> int:
+    """How many more rows, all of them hits, make the share reach its target; 0 if it does already.
+
+    With `surely` its whole 95% interval must lie above the target. `target` is in (0, 1).
+    """
+    if not surely:
+        return max(0, int(np.ceil((target * n - n_hits) / (1 - target) - 1e-9)))
+    low, high = 0, 1
+    while share_interval(n_hits + high, n + high).low <= target:
+        low, high = high, 2 * high
+    if low == 0 and share_interval(n_hits, n).low > target:
+        return 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if share_interval(n_hits + middle, n + middle).low > target else (middle, high)
+    return high

@@ -15,12 +15,12 @@ import goalcover_local
 PACKAGE = "goalcover_local"
 ROOT = Path(goalcover_local.__file__).parent
 FLOORS = (
-    ("", "terms", "errors", "resources", "files"),
-    ("stats", "offline", "engines"),
-    ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "formats"),
+    ("", "terms", "errors", "resources", "files", "outputs"),
+    ("stats", "offline", "engines", "columnar"),
+    ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "formats", "writers"),
     ("goal_files",),
     ("judges", "canary", "asking"),
-    ("scales", "coverage", "overlaps", "trials"),
+    ("scales", "coverage", "overlaps", "trials", "grouping", "duplicates", "discriminator"),
     ("phases",),
     ("store", "drafts", "folder", "records", "chain"),
     ("report",),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .judging import judge_options, named_card, opened_judge
+from .judging import Command, Models, judge_options, named_card
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -19,65 +20,78 @@ if TYPE_CHECKING:
     from ..scales import Scale
     from ..store import Origin, Run
     from ..terms import Goal, Refusal, Sample, Subgoal
+    from .results import Results
 
 _REFUSALS_SHOWN = 10
 
 
+_OPTIONS = (
+    click.argument("goal"),
+    click.argument("data", type=click.Path(path_type=Path)),
+    click.option(
+        "--run",
+        "run_folder",
+        required=True,
+        type=click.Path(path_type=Path),
+        help="The run folder, new or to be continued.",
+    ),
+    judge_options,
+    click.option(
+        "--limit",
+        type=click.IntRange(1),
+        help="Judge only this many rows, drawn by --seed; smaller limits are parts of larger ones.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(0),
+        default=0,
+        show_default=True,
+        help="Fixes which rows a limit draws, and their order.",
+    ),
+    click.option(
+        "--explain",
+        type=click.Choice(["low", "all", "none"]),
+        default="low",
+        show_default=True,
+        help="Explain scores: of low rows of likely gaps, all, or none.",
+    ),
+    click.option(
+        "--decode",
+        type=click.Choice(["choice", "grammar"]),
+        default="choice",
+        show_default=True,
+        help="Read the anchors' probabilities, or also decode each whole answer.",
+    ),
+    click.option(
+        "--value",
+        type=click.Choice(["score", "expectation", "corrected"]),
+        help="Which number stands for a judgement; the card's choice if not given.",
+    ),
+    click.option(
+        "--tau",
+        type=click.FloatRange(0, 1),
+        help="Alignment below which the paper calls a subgoal a gap; the goal's if not given.",
+    ),
+    click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long."),
+    click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed."),
+    click.option("--input-column", help="Column(s) that make the input, comma-separated."),
+    click.option("--output-column", help="Column(s) that make the output, comma-separated."),
+    click.option("--template", help="The input made from columns, such as '{title}: {body}'."),
+    click.option("--id-column", help="Column that names a row."),
+    click.option("--format", "file_format", help="The data's format, where the file's name does not tell."),
+    click.option("--split", help="Which split of a datasets folder."),
+)
+
+
+def assess_options(command: Command) -> Command:
+    """The command with everything that an assessment takes: goal, data, run folder, judge, and how it judges."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
 @click.command("assess", short_help="Judge every sample against every subgoal of a goal.")
-@click.argument("goal")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--run",
-    "run_folder",
-    required=True,
-    type=click.Path(path_type=Path),
-    help="The run folder, new or to be continued.",
-)
-@judge_options
-@click.option(
-    "--limit",
-    type=click.IntRange(1),
-    help="Judge only this many rows, drawn by --seed; smaller limits are parts of larger ones.",
-)
-@click.option(
-    "--seed",
-    type=click.IntRange(0),
-    default=0,
-    show_default=True,
-    help="Fixes which rows a limit draws, and their order.",
-)
-@click.option(
-    "--explain",
-    type=click.Choice(["low", "all", "none"]),
-    default="low",
-    show_default=True,
-    help="Explain scores: of low rows of likely gaps, all, or none.",
-)
-@click.option(
-    "--decode",
-    type=click.Choice(["choice", "grammar"]),
-    default="choice",
-    show_default=True,
-    help="Read the anchors' probabilities, or also decode each whole answer.",
-)
-@click.option(
-    "--value",
-    type=click.Choice(["score", "expectation", "corrected"]),
-    help="Which number stands for a judgement; the card's choice if not given.",
-)
-@click.option(
-    "--tau",
-    type=click.FloatRange(0, 1),
-    help="Alignment below which the paper calls a subgoal a gap; the goal's if not given.",
-)
-@click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long.")
-@click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed.")
-@click.option("--input-column", help="Column(s) that make the input, comma-separated.")
-@click.option("--output-column", help="Column(s) that make the output, comma-separated.")
-@click.option("--template", help="The input made from columns, such as '{title}: {body}'.")
-@click.option("--id-column", help="Column that names a row.")
-@click.option("--format", "file_format", help="The data's format, where the file's name does not tell.")
-@click.option("--split", help="Which split of a datasets folder.")
+@assess_options
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -96,31 +110,35 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       goalcover assess goal.toml ori_pqal.json --input-column QUESTION --output-column LONG_ANSWER \\
           --limit 100 --run runs/pubmedqa
     """
+    if options["dry_run"]:
+        _dry_run(*_given(options)[:3], options)
+        return
+    with assessed(options) as (run, models, finished):
+        models.close()
+        _conclude(ctx, run, finished, options)
+
+
+@contextmanager
+def assessed(options: Mapping[str, Any]) -> Iterator[tuple[Run, Models, bool]]:
+    """A context with a run that was assessed, the models that are open, and whether the assessment is finished."""
+    from ..store import Run
+
+    goal, card, layout, origin = _given(options)
+    with Run.open(options["run_folder"], write=True, create=True) as run:
+        _take_in(run, layout, origin, options["data"])
+        with Models(options) as models:
+            yield run, models, _assess(run, goal, models.judge(card), card.value, options)
+
+
+def _given(options: Mapping[str, Any]) -> tuple[Goal, Card, Layout, Origin]:
+    """The goal, the judge's card, how the data are read, and where they come from."""
     from ..goal_files.reading import find_goal, read_goal
     from ..weights import verify
 
     goal = read_goal(find_goal(options["goal"]))
     card = named_card(options)
     verify(card)
-    layout, origin = _recognised(options)
-    if options["dry_run"]:
-        _dry_run(goal, card, layout, options)
-        return
-    from ..store import Run
-
-    with Run.open(options["run_folder"], write=True, create=True) as run:
-        _take_in(run, layout, origin, options["data"])
-        judge = _judge(card, options)
-        try:
-            finished = _assess(run, goal, judge, card.value, options)
-        finally:
-            judge.engine.close()
-        _conclude(ctx, run, finished, options)
-
-
-def _judge(card: Card, options: Mapping[str, Any]) -> Judge:
-    click.echo(f"Loading the judge {card.name}.", err=True)
-    return opened_judge(card, options)
+    return goal, card, *_recognised(options)
 
 
 def _recognised(options: Mapping[str, Any]) -> tuple[Layout, Origin]:
@@ -181,8 +199,9 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
     import numpy as np
 
     from ..phases.assess import assess
+    from .explaining import explain_missing, low_samples
     from .progress import progress
-    from .results import STARTED
+    from .results import STARTED, results
 
     ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
     digest = run.put_judge(dict(judge.identity))
@@ -225,7 +244,9 @@ def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mappin
     for name, told in judge.engine.report().items():
         click.echo(f"{name}: {told}", err=True)
     if finished and options["explain"] != "none":
-        finished = _explain(run, judge, options, ends)
+        found = results(run, value=options["value"], tau=options["tau"])
+        low = low_samples(run, found, all_rows=options["explain"] == "all", seed=options["seed"])
+        finished = explain_missing(run, judge, found, low, ends)
     return finished
 
 
@@ -276,50 +297,6 @@ def _scale(judge: Judge) -> Scale:
     return scale
 
 
-def _explain(run: Run, judge: Judge, options: Mapping[str, Any], ends: float) -> bool:
-    """Explains low rows of likely gaps, or all rows; whether it came to the end."""
-    import numpy as np
-
-    from ..phases.assess import EXPLAINED_PER_SUBGOAL, explain, low_rows
-    from .progress import progress
-    from .results import results
-
-    found = results(run, value=options["value"], tau=options["tau"])
-    samples = run.row_samples(found.positions)
-    scores = found.values["score"]
-    wanted: list[tuple[int, int]] = []
-    there: list[bool] = []
-    for column, covered in enumerate(found.coverage):
-        chosen = found.values[found.value][:, column]
-        if options["explain"] == "all":
-            rows = np.flatnonzero(~np.isnan(chosen))
-        elif covered.verdict == "gap":
-            rows = low_rows(chosen, most=EXPLAINED_PER_SUBGOAL, seed=options["seed"])
-        else:
-            continue
-        _, first = np.unique(samples[rows], return_index=True)
-        rows = rows[np.sort(first)]
-        explained = run.keys(e.sample for e in run.explanations(judge.digest, covered.subgoal.digest))
-        wanted += [(int(row), column) for row in rows]
-        there += np.isin(samples[rows], explained).tolist()
-
-    def read(some: slice) -> list[tuple[Sample, Subgoal, float]]:
-        texts = run.samples(samples[[row for row, _ in wanted[some]]])
-        return [
-            (sample, found.goal.subgoals[column], float(scores[row, column]))
-            for sample, (row, column) in zip(texts, wanted[some], strict=True)
-        ]
-
-    with progress("Explaining", there.count(False), "scores") as bar:
-        for batch in explain(judge, ~np.array(there, dtype=bool), read):
-            run.append_explanations(judge.digest, batch.explanations)
-            run.count("device_seconds", batch.seconds)
-            bar.advance(len(batch.explanations))
-            if time.monotonic() > ends:
-                return False
-    return True
-
-
 def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str, Any]) -> None:
     """Prints the coverage and leaves with the code that fits: 3 with failures, 130 if there is more to do."""
     import json
@@ -327,22 +304,30 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
     from .results import as_json, print_results, results
 
     found = results(run, value=options["value"], tau=options["tau"])
-    n_failed = sum(covered.n_failed for covered in found.coverage)
-    details = {"finished": finished, "n_asked": run.n_asked(), "n_stored": run.n_stored(), "n_failed": n_failed}
-    event = run.event("assessment ended", details, "goalcover assess")
     if options["as_json"]:
         click.echo(json.dumps(as_json(run, found), indent=2, ensure_ascii=False))
     else:
         print_results(run, found)
+    n_failed = ended(run, found, finished)
+    if not finished:
+        ctx.exit(130)
+    if n_failed:
+        ctx.exit(3)
+
+
+def ended(run: Run, found: Results, finished: bool) -> int:
+    """How many judgements failed; puts the end of an assessment on record and tells what is left to do."""
+    n_failed = sum(covered.n_failed for covered in found.coverage)
+    details = {"finished": finished, "n_asked": run.n_asked(), "n_stored": run.n_stored(), "n_failed": n_failed}
+    event = run.event("assessment ended", details, "goalcover assess")
     click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     if not finished:
         click.echo("Stopped by --max-hours. The same command goes on from here.", err=True)
-        ctx.exit(130)
     if n_failed:
         click.echo(
             f"{n_failed} judgements failed: `goalcover show {run.folder} --failures`, then --retry-failed.", err=True
         )
-        ctx.exit(3)
+    return n_failed
 
 
 def _dry_run(goal: Goal, card: Card, layout: Layout, options: Mapping[str, Any]) -> None:
@@ -358,12 +343,10 @@ def _dry_run(goal: Goal, card: Card, layout: Layout, options: Mapping[str, Any])
     samples = list(chosen.values())
     aliens, ground = _references(options["value"] or card.value)
     asked = [*goal.subgoals, *aliens]
-    judge = _judge(card, options)
-    try:
+    with Models(options) as models:
+        judge = models.judge(card)
         sent, unique = judge.tokens([*ground, *samples], asked)
         batch = judge.judge([(sample, subgoal) for sample in samples[:4] for subgoal in asked])
-    finally:
-        judge.engine.close()
     rate = batch.n_tokens / batch.seconds
     writes = judge.decode == "grammar" or judge.order == "reason-first"
     # What is written, and what a server remembers, does not show in the tokens of prompts: then pairs are the measure.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .decomposition import counted, plain
-from .judging import model_options, named_card, placed
+from .judging import Models, model_options, named_card
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -301,17 +301,8 @@ def _script(options: Mapping[str, Any]) -> Script:
 @contextmanager
 def _asker(options: Mapping[str, Any], file: DraftFile | None = None) -> Iterator[Asker]:
     """A context with the model that the options name, whose answers the draft remembers."""
-    from ..asking import open_asker
-    from .interview import watched
-
-    card = named_card(options)
-    click.echo(f"Loading {card.name} …", err=True)
-    owned: dict[str, Any] = {"memory": file.memory, "keep": file.save} if file else {}
-    asker = open_asker(card, **placed(options), watch=watched, **owned)
-    try:
-        yield asker
-    finally:
-        asker.engine.close()
+    with Models(options) as models:
+        yield models.asker(named_card(options), *((file.memory, file.save) if file else ()))
 
 
 def _check(options: Mapping[str, Any]) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from .judging import judge_options, named_card, opened_judge
+from .judging import Models, judge_options, named_card
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -79,20 +79,18 @@ def _checks(card: Card, options: Mapping[str, Any]) -> Iterator[Check]:
         size = sum(f.stat().st_size for f in verify(card).directory.glob("*.safetensors"))
         yield told("memory", lambda: _memory(size))
     yield from (told(name, look) for name, look in _for_vllm(options))
-    try:
-        judge = opened_judge(card, options)
-    except GoalCoverError as error:
-        yield Check("engine", False, str(error))
-        return
-    try:
+    with Models(options) as models:
+        try:
+            judge = models.judge(card)
+        except GoalCoverError as error:
+            yield Check("engine", False, str(error))
+            return
         yield Check("engine", True, _engine(judge))
         yield told("grammar", lambda: _grammar(judge))
         yield told("thinking", lambda: _thinking(judge))
         yield told("anchors", lambda: _anchors(judge))
         if options["repeat"]:
             yield told("repetition", lambda: _repetition(judge))
-    finally:
-        judge.engine.close()
     n_refused = len(refused) - n_refused
     yield Check("while judging", n_refused == 0, f"{n_refused} attempts to leave the machine")
 

@@ -36,7 +36,7 @@ def command(run: Path, output: Path | None) -> None:
         column_of = {subgoal.id: column for column, subgoal in enumerate(found.goal.subgoals)}
         corrected = found.values.get("corrected")
         n = 0
-        with click.open_file("-", "w", encoding="utf-8") if output is None else _private(output) as stream:
+        with click.open_file("-", "w", encoding="utf-8") if output is None else private(output) as stream:
             for record in opened.export(found.judge, found.positions):
                 if corrected is not None:
                     value = corrected[row_of[record["row"]], column_of[record["subgoal"]]]
@@ -47,7 +47,7 @@ def command(run: Path, output: Path | None) -> None:
 
 
 @contextmanager
-def _private(output: Path) -> Iterator[IO[str]]:
+def private(output: Path) -> Iterator[IO[str]]:
     """The file to write, mode 0600. Raises StoreError if it cannot be written, or has the name of a run's own file."""
     from ..errors import StoreError
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,7 +12,6 @@ import click
 
 from .decomposition import counted, plain, print_set, told_of, unfit_for
 from .editor import edited_lines
-from .progress import progress
 from .settling import SETTLED, moved
 
 if TYPE_CHECKING:
@@ -23,19 +21,6 @@ if TYPE_CHECKING:
     from ..drafts import DraftFile
     from ..phases.clarify import Draft, Inquiry
     from ..terms import Acceptance, Exchange, Finding, Subgoal
-
-WORK = {
-    "clarifying-question": "Thinking of questions",
-    "completeness": "Looking for what is still open",
-    "refinement": "Refining the specification",
-    "subgoals": "Proposing subgoals",
-    "description": "Describing subgoals",
-    "atomicity": "Is each one capability?",
-    "overlap": "Is each pair apart?",
-    "uncovered": "Is everything covered?",
-    "repair": "Mending the set",
-}
-"""What the model is doing while it answers a question."""
 
 ASKED = """\
 Type your answer, or the numbers of suggestions (such as 1,3).
@@ -60,13 +45,6 @@ class Undo(Exception):
 def at_terminal() -> bool:
     """Whether somebody can type."""
     return sys.stdin is not None and sys.stdin.isatty()
-
-
-@contextmanager
-def watched(what: str, n: int) -> Iterator[Callable[[int], None]]:
-    """A context that shows the model at work on n answers to a question; what it gives is called as they come."""
-    with progress(WORK.get(what, what), n, "answers", passing=True) as bar:
-        yield bar.advance
 
 
 @dataclass

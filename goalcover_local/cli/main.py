@@ -16,9 +16,16 @@ COMMANDS: Mapping[str, str] = {
     "models": "List, fetch, add and verify the models that judge.",
     "doctor": "Prove that a judge is ready: weights, grammar, sockets, memory, run folder.",
     "clarify": "Turn a goal into subgoals, each one thing, no two alike, none missing.",
+    "run": "Assess, analyze and recommend in one go.",
     "assess": "Judge every sample against every subgoal of a goal.",
+    "analyze": "Name what is missing where a run has gaps.",
+    "recommend": "Say what would close the gaps of a run.",
+    "synthesize": "Have samples written for the gaps of a run, and keep what is good.",
+    "status": "Say how far a run has come, and what comes next.",
     "show": "Print a run's coverage table.",
     "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
+    "filter": "Write the rows that serve the goal, and the others with the reason.",
+    "mix": "Write the original, goal-aligned and synthetic datasets to train on.",
     "export": "Write a run's judgements, one JSON object a line.",
 }
 """Every command and its one line of help; a command's module has its name and is imported when it is called."""

@@ -4,12 +4,31 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import click
 
 _SECONDS_BETWEEN_LINES = 30.0
+
+WORK = {
+    "clarifying-question": "Thinking of questions",
+    "completeness": "Looking for what is still open",
+    "refinement": "Refining the specification",
+    "subgoals": "Proposing subgoals",
+    "description": "Describing subgoals",
+    "atomicity": "Is each one capability?",
+    "overlap": "Is each pair apart?",
+    "uncovered": "Is everything covered?",
+    "repair": "Mending the set",
+    "missing-capability": "Reading explanations",
+    "recommendation": "Writing recommendations",
+    "sample": "Writing samples",
+    "revision": "Refining samples",
+    "quality": "Scoring what was written",
+    "ranking": "Ranking what was written",
+}
+"""What the model is doing while it answers a question."""
 
 
 class Progress:
@@ -76,6 +95,13 @@ def progress(what: str, total: int, unit: str, *, passing: bool = False) -> Iter
     lines = Progress(what, total, unit)
     yield lines
     click.echo(lines.line(), err=True)
+
+
+@contextmanager
+def watched(what: str, n: int) -> Iterator[Callable[[int], None]]:
+    """A context that shows the model at work on n answers to a question; what it gives is called as they come."""
+    with progress(WORK.get(what, what), n, "answers", passing=True) as bar:
+        yield bar.advance
 
 
 def duration(seconds: float) -> str:

@@ -12,12 +12,13 @@ import numpy as np
 from ..coverage import Rule, coverage, values
 from ..errors import StoreError
 from ..scales import Scale, evidence, reference_digest, reference_samples, reference_subgoals, subgoal_bias
-from ..store import Run
+from ..store import Judged, Keys, Run
 from ..terms import Coverage, Goal, Value
 from .progress import duration
 from .table import print_table
 
 STARTED = "assessment started"
+ANALYZED = "analysis ended"
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,19 @@ class Results:
     agreement: float | None
 
 
-def settings(run: Run) -> Mapping[str, Any]:
-    """The settings of the run's latest assessment. Raises StoreError if nothing was assessed."""
+def latest(run: Run, kind: str) -> Mapping[str, Any] | None:
+    """The details of the run's latest event of a kind; None if there is none."""
     for event in reversed(run.events()):
-        if event.kind == STARTED:
+        if event.kind == kind:
             details: Mapping[str, Any] = json.loads(event.details)
             return details
+    return None
+
+
+def settings(run: Run) -> Mapping[str, Any]:
+    """The settings of the run's latest assessment. Raises StoreError if nothing was assessed."""
+    if (details := latest(run, STARTED)) is not None:
+        return details
     raise StoreError(f"Nothing was assessed in {run.folder}.", "Run `goalcover assess GOAL DATA --run DIR` first.")
 
 
@@ -51,21 +59,7 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
     told = settings(run)
     goal, judge = run.goal(), str(told["judge"])
     positions = run.draw(told["seed"], told["limit"] or None)
-    samples = run.row_samples(positions)
-    judged = run.probabilities(judge, [subgoal.digest for subgoal in goal.subgoals], samples)
-    aliens = [subgoal.digest for subgoal in reference_subgoals()]
-    reference = run.probabilities(judge, aliens, samples)
-    record = run.scale(judge)
-    # Evidence of other reference pairs is not on this scale: after an update of them, assess again.
-    scale = Scale.from_record(record) if record and record["reference"] == reference_digest() else None
-    ground = run.keys(sample.digest for sample in reference_samples())
-    bias = subgoal_bias(
-        evidence(
-            run.probabilities(judge, [subgoal.digest for subgoal in goal.subgoals], ground).probabilities,
-            run.probabilities(judge, aliens, ground).probabilities,
-        )
-    )
-    found = values(judged.probabilities, reference.probabilities, bias, scale)
+    judged, scale, found = values_of(run, goal, judge, run.row_samples(positions))
     chosen: Value = value or told["value"]
     if chosen not in found:
         raise StoreError(
@@ -86,6 +80,37 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
         n_truncated=len(run.truncations(judge)),
         agreement=scale.agreement if scale else None,
     )
+
+
+def values_of(run: Run, goal: Goal, judge: str, samples: Keys) -> tuple[Judged, Scale | None, Mapping[str, np.ndarray]]:
+    """What a judge said of samples, its scale, and every value that exists, each (n_samples, n_subgoals)."""
+    own = [subgoal.digest for subgoal in goal.subgoals]
+    aliens = [subgoal.digest for subgoal in reference_subgoals()]
+    judged = run.probabilities(judge, own, samples)
+    record = run.scale(judge)
+    # Evidence of other reference pairs is not on this scale: after an update of them, assess again.
+    scale = Scale.from_record(record) if record and record["reference"] == reference_digest() else None
+    ground = run.keys(sample.digest for sample in reference_samples())
+    bias = subgoal_bias(
+        evidence(
+            run.probabilities(judge, own, ground).probabilities, run.probabilities(judge, aliens, ground).probabilities
+        )
+    )
+    reference = run.probabilities(judge, aliens, samples).probabilities
+    return judged, scale, values(judged.probabilities, reference, bias, scale)
+
+
+def analyzed(run: Run) -> Results:
+    """The results of which the run's gaps are. Raises StoreError if none were analyzed, or if they are of others."""
+    told = latest(run, ANALYZED)
+    if told is None:
+        raise StoreError(f"The gaps of {run.folder} were not analyzed.", f"Run `goalcover analyze {run.folder}` first.")
+    now = settings(run)
+    if any(told[name] != now[name] for name in ("judge", "goal", "data", "seed", "limit")):
+        raise StoreError(
+            f"The gaps of {run.folder} are of an earlier assessment.", f"Run `goalcover analyze {run.folder}` again."
+        )
+    return results(run, value=told["value"], tau=told["tau"], rule=told["rule"])
 
 
 def as_json(run: Run, found: Results) -> dict[str, Any]:

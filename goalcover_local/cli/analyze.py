@@ -1,0 +1,213 @@
+"""`goalcover analyze`: phase 3 at the command line, from a run's judgements to named gaps with their evidence."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .judging import Models, engine_options, run_card
+
+if TYPE_CHECKING:
+    from ..asking import Asker
+    from ..store import Run
+    from ..terms import Gap, MissingCapability
+    from .results import Results
+
+
+@click.command("analyze", short_help="Name what is missing where a run has gaps.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--analyst", help="The card of the model that reads explanations; the run's judge if not given.")
+@engine_options
+@click.option("--subgoal", "only", multiple=True, help="Analyze this subgoal alone, gap or not. May be repeated.")
+@click.option("--all-low", is_flag=True, help="Read every low row's explanation, not a sample of at most 200.")
+@click.option(
+    "--explain/--no-explain", default=True, show_default=True, help="Decode the explanations that are not there yet."
+)
+@click.option(
+    "--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement."
+)
+@click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap.")
+@click.option(
+    "--rule",
+    type=click.Choice(["support", "mean"]),
+    default="support",
+    show_default=True,
+    help="What makes a gap: too few supporting rows, or the paper's mean below tau.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the gaps as JSON.")
+@click.pass_context
+def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
+    """Name the capabilities that recur in the explanations of low scores, for each gap of the run in folder RUN.
+
+    Each comes with its evidence: how many rows' explanations name it, which, and up to three quotations. Stopped at any
+    moment, the same command goes on where it was.
+
+    \b
+    Example:
+      goalcover analyze runs/first
+      goalcover analyze runs/first --all-low --json
+    """
+    from ..store import Run
+
+    with Run.open(run, write=True) as opened, Models(options) as models:
+        failures = analyze_run(opened, models, options)
+        if options["as_json"]:
+            click.echo(json.dumps(as_json(opened), indent=2, ensure_ascii=False))
+        else:
+            print_gaps(opened)
+    leave(ctx, failures)
+
+
+def leave(ctx: click.Context, failures: Counter[str]) -> None:
+    """Nothing; tells what a model failed to answer, and leaves with code 3 if there was any."""
+    if failures:
+        for failure, n in failures.most_common():
+            click.echo(f"{n} answers failed: {failure}.", err=True)
+        click.echo("What failed is left out. The same command asks for it again.", err=True)
+        ctx.exit(3)
+
+
+def analyze_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter[str]:
+    """Why answers of the analyst are missing, counted; the gaps are in the run."""
+    from ..phases.analyze import analyze
+    from ..phases.assess import EXPLAINED_PER_SUBGOAL, low_rows
+    from .results import ANALYZED, results, settings
+
+    found = results(run, value=options["value"], tau=options["tau"], rule=options["rule"])
+    columns = _columns(found, options["only"])
+    seed = settings(run)["seed"]
+    most = None if options["all_low"] else EXPLAINED_PER_SUBGOAL
+    samples = run.row_samples(found.positions)
+    chosen = {column: low_rows(found.values[found.value][:, column], most=most, seed=seed) for column in columns}
+    n_unexplained = _explained(run, models, found, chosen, options) if columns else 0
+    asker: Asker | None = None
+    gaps: list[Gap] = []
+    for column, rows in chosen.items():
+        asker = asker or analyst_of(run, models, found, options["analyst"])
+        covered = found.coverage[column]
+        keys = dict(Counter(samples[rows].tolist()))
+        low = {sample.digest: n for sample, n in zip(run.samples(keys), keys.values(), strict=True)}
+        told = run.explanations(found.judge, covered.subgoal.digest)
+        gaps.append(analyze(asker, covered.subgoal, covered, low, told))
+    run.put_gaps(gaps)
+    failures = asker.failures if asker else Counter[str]()
+    if n_unexplained:
+        failures["the judge wrote no legal explanation"] += n_unexplained
+    details = {
+        **{name: settings(run)[name] for name in ("judge", "goal", "data", "seed", "limit")},
+        "value": found.value,
+        "tau": found.tau,
+        "rule": found.rule,
+        "analyst": asker.digest if asker else "",
+        "gaps": [gap.subgoal for gap in gaps],
+        "n_failed": failures.total(),
+    }
+    run.event(ANALYZED, details, "goalcover analyze")
+    return failures
+
+
+def analyst_of(run: Run, models: Models, found: Results, name: str | None) -> Asker:
+    """The model that reads and writes for a run: the card named, or the run's judge."""
+    from ..cards import load_card
+
+    memory = run.memory()
+    return models.asker(load_card(name) if name else run_card(found.identity), memory, memory.keep)
+
+
+def _columns(found: Results, only: Sequence[str]) -> list[int]:
+    """The columns of the subgoals to analyze: those named, else the gaps. Raises UsageError for an unknown name."""
+    ids = [covered.subgoal.id for covered in found.coverage]
+    unknown = sorted(set(only) - set(ids))
+    if unknown:
+        raise click.UsageError(f"The run has no subgoal {unknown[0]!r}. It has {', '.join(ids)}.")
+    if only:
+        return [column for column, name in enumerate(ids) if name in only]
+    return [column for column, covered in enumerate(found.coverage) if covered.verdict == "gap"]
+
+
+def _explained(run: Run, models: Models, found: Results, chosen: Mapping[int, Any], options: Mapping[str, Any]) -> int:
+    """How many of the chosen rows' samples have no explanation in the end; has the judge write those, if it may."""
+    from .explaining import distinct, explain_missing, unexplained
+
+    wanted = {column: distinct(run, found, rows) for column, rows in chosen.items()}
+    if not options["explain"] or not unexplained(run, found, wanted).any():
+        return 0
+    judge = models.judge_of(found.identity, found.judge)
+    explain_missing(run, judge, found, wanted)
+    return int(unexplained(run, found, wanted).sum())
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """The gaps of a run as plain values; samples are named by the ids of their rows."""
+    gaps = run.gaps()
+    return {"run": str(run.folder), "gaps": [_gap_json(gap, row_ids(run, _digests(gap))) for gap in gaps]}
+
+
+def _gap_json(gap: Gap, ids: Mapping[str, str]) -> dict[str, Any]:
+    def told(found: Sequence[MissingCapability]) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": each.name,
+                "n_rows": each.n_rows,
+                "ids": [ids[sample] for sample in each.samples],
+                "quotations": [{"id": ids[sample], "text": text} for sample, text in each.quotations],
+            }
+            for each in found
+        ]
+
+    counts = {name: getattr(gap, name) for name in ("n_judged", "n_support", "n_low", "n_explained")}
+    return {
+        "subgoal": gap.subgoal,
+        "absent": gap.absent,
+        **counts,
+        "missing": told(gap.missing),
+        "instead": told(gap.instead),
+    }
+
+
+def _digests(gap: Gap) -> list[str]:
+    return sorted({sample for each in (*gap.missing, *gap.instead) for sample in each.samples})
+
+
+def row_ids(run: Run, digests: Sequence[str]) -> dict[str, str]:
+    """By digest, the id of the first row that holds each sample."""
+    return dict(zip(digests, (sample.id for sample in run.samples(run.keys(digests))), strict=True))
+
+
+def print_gaps(run: Run) -> None:
+    """Nothing; prints the gaps of a run, each capability with its evidence."""
+    from .decomposition import counted, plain
+    from .table import print_table
+
+    gaps = run.gaps()
+    names = {subgoal.id: subgoal for subgoal in run.goal().subgoals}
+    if not gaps:
+        click.echo("No gap: every subgoal is covered or undecided (see `goalcover show`).")
+    for gap in gaps:
+        subgoal = names[gap.subgoal]
+        ids = row_ids(run, _digests(gap))
+        click.echo(f"\n{plain(subgoal.name)} ({gap.subgoal})")
+        if gap.absent:
+            told = f"Wholly absent: no row reaches support, of {gap.n_judged}"
+        else:
+            told = f"{gap.n_support} of {gap.n_judged} rows reach support"
+        click.echo(
+            f"{told} (target {100 * subgoal.target_share:g}%). {gap.n_low} low rows were taken, "
+            f"{counted(gap.n_explained, 'explanation')} read."
+        )
+        if not gap.missing:
+            click.echo("Their explanations name no capability that recurs.")
+            continue
+        rows = []
+        for each in gap.missing:
+            sample, quotation = each.quotations[0]
+            rows.append([plain(each.name), str(each.n_rows), f"“{plain(quotation)}” ({plain(ids[sample])})"])
+        print_table(["missing", "rows that say so", "for example"], rows, right=(1,))
+        if gap.instead:
+            told = ", ".join(f"{plain(each.name)} ({each.n_rows})" for each in gap.instead)
+            click.echo(f"In its place: {told}.")

@@ -1,0 +1,63 @@
+"""`goalcover run`: phases 2 to 4 in one go: assess, analyze, recommend."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+from .assess import assess_options
+
+
+@click.command("run", short_help="Assess, analyze and recommend in one go.")
+@assess_options
+@click.option(
+    "--analyst", help="The card of the model that names what is missing and what to do; the judge if not given."
+)
+@click.option("--all-low", is_flag=True, help="Read every low row's explanation, not a sample of at most 200.")
+@click.option(
+    "--rule",
+    type=click.Choice(["support", "mean"]),
+    default="support",
+    show_default=True,
+    help="What makes a gap: too few supporting rows, or the paper's mean below tau.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print coverage, gaps and recommendations as one JSON object.")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Judge DATA against GOAL, name what is missing, and say what to do: `assess`, `analyze` and `recommend` in one go.
+
+    Stopped at any moment, the same command goes on where it was; what is done is not done again.
+
+    \b
+    Example:
+      goalcover run family-clinic data.jsonl --run runs/first
+      goalcover run goal.toml data.jsonl --run runs/first --limit 500 --json
+    """
+    from . import analyze, recommend, results
+    from .assess import assessed, ended
+
+    with assessed(options) as (run, models, finished):
+        found = results.results(run, value=options["value"], tau=options["tau"], rule=options["rule"])
+        n_failed = ended(run, found, finished)
+        if not finished:
+            results.print_results(run, found)
+            ctx.exit(130)
+        chosen = {**options, "only": (), "explain": options["explain"] != "none", "plain": False}
+        failures = analyze.analyze_run(run, models, chosen) + recommend.recommend_run(run, models, chosen)
+        models.close()
+        if options["as_json"]:
+            told = {
+                **results.as_json(run, found),
+                "gaps": analyze.as_json(run)["gaps"],
+                "recommendations": recommend.as_json(run)["recommendations"],
+            }
+            click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        else:
+            results.print_results(run, found)
+            analyze.print_gaps(run)
+            recommend.print_recommendations(run)
+    analyze.leave(ctx, failures)
+    if n_failed:
+        ctx.exit(3)

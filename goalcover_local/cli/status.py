@@ -1,0 +1,102 @@
+"""`goalcover status`: how far a run has come, and what comes next."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..store import Run
+    from .results import Results
+
+
+@click.command("status", short_help="Say how far a run has come, and what comes next.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+def command(run: Path, as_json: bool) -> None:
+    """Say of the run in folder RUN what is done, what is not, whether its audit trail is whole, and what comes next.
+
+    \b
+    Example:
+      goalcover status runs/first
+    """
+    from ..store import Run
+
+    with Run.open(run, write=False) as opened:
+        told = _status(opened)
+    if as_json:
+        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        return
+    for name, value in told.items():
+        if name == "audit trail" and value["problems"]:
+            click.echo(f"audit trail       {value['events']} events, BROKEN: {' '.join(value['problems'])}")
+        elif name == "audit trail":
+            click.echo(f"audit trail       {value['events']} events, whole, last hash {value['last']}")
+        else:
+            click.echo(f"{name:<17} {_in_words(value)}")
+
+
+def _status(run: Run) -> dict[str, Any]:
+    """What there is to say of a run, by what it is about."""
+    from .results import results
+
+    events = run.events()
+    audit = {"events": len(events), "last": events[-1].hash if events else "", "problems": run.verify_events()}
+    counts = run.counts()
+    rows = {"used": counts.rows, "different": counts.samples, "refused": counts.refusals}
+    origin = run.origin()
+    told: dict[str, Any] = {"run": str(run.folder), "data": origin.path if origin else "", "rows": rows}
+    if not any(event.kind == "assessment started" for event in events):
+        return {**told, "audit trail": audit, "next": "goalcover assess GOAL DATA --run " + str(run.folder)}
+    found = results(run)
+    n_pairs = len(found.positions) * len(found.coverage)
+    n_judged = sum(covered.n_judged for covered in found.coverage)
+    n_failed = sum(covered.n_failed for covered in found.coverage)
+    told["judge"] = str(found.identity.get("card", ""))
+    told["assess"] = {"judged": n_judged, "failed": n_failed, "of": n_pairs}
+    told["verdicts"] = dict(Counter(covered.verdict for covered in found.coverage))
+    told["explanations"] = sum(len(run.explanations(found.judge, s.digest)) for s in found.goal.subgoals)
+    told["analyze"] = _analysis(run)
+    told["recommend"] = len(run.recommendations())
+    told["synthesize"] = dict(Counter(candidate.fate for candidate in run.candidates()))
+    return {**told, "audit trail": audit, "next": _next(run, found, n_pairs - n_judged - n_failed, told)}
+
+
+def _analysis(run: Run) -> str:
+    """How the latest analysis stands: "none", "of an earlier assessment", or its gaps."""
+    from ..errors import StoreError
+    from .results import ANALYZED, analyzed, latest
+
+    if latest(run, ANALYZED) is None:
+        return "none"
+    try:
+        analyzed(run)
+    except StoreError:
+        return "of an earlier assessment"
+    gaps = [gap.subgoal for gap in run.gaps()]
+    return f"gaps: {', '.join(gaps)}" if gaps else "no gap"
+
+
+def _next(run: Run, found: Results, n_left: int, told: dict[str, Any]) -> str:
+    """The command that comes next."""
+    if n_left:
+        return f"the same goalcover assess again: {n_left} pairs are still to be judged"
+    if told["assess"]["failed"]:
+        return f"the same goalcover assess with --retry-failed: {told['assess']['failed']} judgements failed"
+    if told["analyze"] in ("none", "of an earlier assessment"):
+        return f"goalcover analyze {run.folder}"
+    if run.gaps() and not told["recommend"]:
+        return f"goalcover recommend {run.folder}"
+    if run.gaps() and not told["synthesize"]:
+        return f"goalcover synthesize {run.folder}, or collect what `goalcover recommend` names"
+    return f"goalcover filter {run.folder} -o aligned.jsonl"
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{n} {name}" for name, n in value.items()) or "none"
+    return str(value) if value not in ("", 0) else "none"

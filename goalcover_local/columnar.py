@@ -1,0 +1,212 @@
+"""Rows in columns, with types: read again from the file they came from, or made of JSON values, and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Tables: TypeAlias = tuple[Any, Iterator[Any]]
+"""An Arrow schema, and tables of it that hold some of the rows each."""
+
+_ROWS = 1000  # held at once
+_GROUP = 1 << 16  # rows of a row group, at most
+_GROUP_BYTES = 1 << 26
+
+
+class Unfit(Exception):
+    """What rows hold that a format cannot; never their text."""
+
+
+# From a file, from values
+
+
+def from_file(
+    file: Path, kind: str, split: str | None, lines: np.ndarray, added: Sequence[Mapping[str, Any]]
+) -> Tables:
+    """The rows at `lines`, ascending from 1, (n,), as they stand in a Parquet file or a datasets folder; then `added`.
+
+    Raises Unfit if what is added does not fit their columns.
+    """
+    import numpy as np
+
+    schema, batches = _saved(file, split) if kind == "datasets" else _parquet(file)
+    strange = [column for row in added for column in row if column not in schema.names]
+    if strange:
+        raise Unfit(f"a column {strange[0]!r} that the data lack")
+
+    def pieces() -> Iterator[Any]:
+        start = 1
+        for batch in batches:
+            low, high = np.searchsorted(lines, [start, start + len(batch)])
+            if high > low:
+                yield batch.take(lines[low:high] - start)
+            start += len(batch)
+        if added:
+            yield _table(schema, added)
+
+    return schema, pieces()
+
+
+def from_values(
+    columns: Iterable[str], known: Iterable[Mapping[str, Any]], rows: Iterable[Mapping[str, Any]]
+) -> Tables:
+    """These rows, the columns in that order, with the types of all the values in `known`; what a row lacks is null.
+
+    Raises Unfit if a column holds values of different types, or one that no type holds.
+    """
+    import pyarrow
+
+    types: dict[str, Any] = dict.fromkeys(columns, pyarrow.null())
+    for values in known:
+        for column, value in values.items():
+            try:
+                types[column] = _either(types[column], _type_of(value))
+            except pyarrow.ArrowException:
+                raise Unfit(f"values of different types in column {column!r}") from None
+            except RecursionError:
+                raise Unfit(f"a value nested too deeply in column {column!r}") from None
+    schema = pyarrow.schema(list(types.items()))
+    left = iter(rows)
+    return schema, (_table(schema, some) for some in iter(lambda: list(islice(left, _ROWS)), []))
+
+
+def _parquet(file: Path) -> Tables:
+    import pyarrow
+    from pyarrow import parquet
+
+    def pieces() -> Iterator[Any]:
+        with parquet.ParquetFile(file) as table:
+            for batch in table.iter_batches(batch_size=_ROWS):
+                yield pyarrow.Table.from_batches([batch])
+
+    return parquet.read_schema(file), pieces()
+
+
+def _saved(folder: Path, split: str | None) -> Tables:
+    datasets = _datasets()
+    found = datasets.load_from_disk(str(folder))
+    if isinstance(found, datasets.DatasetDict):
+        found = found[split or next(iter(found))]
+    found = found.with_format("arrow")
+    return found[:0].schema, found.iter(batch_size=_ROWS)
+
+
+def _type_of(value: Any) -> Any:
+    """The Arrow type of a JSON value. Raises an ArrowException for a list of different types."""
+    import pyarrow
+
+    if isinstance(value, dict):
+        return pyarrow.struct([(name, _type_of(part)) for name, part in value.items()])
+    if isinstance(value, list):
+        kind = pyarrow.null()
+        for part in value:
+            kind = _either(kind, _type_of(part))
+        return pyarrow.list_(kind)
+    if value is None:
+        return pyarrow.null()
+    if isinstance(value, str):
+        return pyarrow.string()
+    if isinstance(value, bool):
+        return pyarrow.bool_()
+    return pyarrow.int64() if isinstance(value, int) else pyarrow.float64()
+
+
+def _either(one: Any, other: Any) -> Any:
+    """The type that holds what either holds, such as a float for a whole number. Raises an ArrowException for none."""
+    import pyarrow
+
+    if one.equals(other):
+        return one
+    schemas = [pyarrow.schema([("", kind)]) for kind in (one, other)]
+    return pyarrow.unify_schemas(schemas, promote_options="permissive").field(0).type
+
+
+def _table(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    import pyarrow
+
+    arrays = []
+    for field in schema:
+        try:
+            arrays.append(pyarrow.array([row.get(field.name) for row in rows], type=field.type))
+        except (pyarrow.ArrowException, OverflowError, ValueError, TypeError):
+            raise Unfit(f"a value in column {field.name!r} that is no {field.type}") from None
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
+# To a file
+
+
+def write_parquet(path: Path, tables: Tables) -> None:
+    """Nothing; a Parquet file holds the tables. Raises Unfit if it cannot."""
+    import pyarrow
+    from pyarrow import parquet
+
+    schema, pieces = tables
+    try:
+        with parquet.ParquetWriter(path, schema) as writer:
+            for group in _grouped(pieces):
+                writer.write_table(group)
+    except pyarrow.ArrowException as error:
+        raise Unfit(f"values that it cannot hold ({type(error).__name__})") from None
+
+
+def _grouped(tables: Iterable[Any]) -> Iterator[Any]:
+    """The same rows in tables large enough for row groups."""
+    import pyarrow
+
+    held: list[Any] = []
+    n_rows = n_bytes = 0
+    for table in tables:
+        held.append(table)
+        n_rows, n_bytes = n_rows + len(table), n_bytes + table.nbytes
+        if n_rows >= _GROUP or n_bytes >= _GROUP_BYTES:
+            yield pyarrow.concat_tables(held)
+            held, n_rows, n_bytes = [], 0, 0
+    if held:
+        yield pyarrow.concat_tables(held)
+
+
+def write_dataset(folder: Path, tables: Tables) -> None:
+    """Nothing; the empty folder holds the tables as `datasets` loads them. Raises Unfit if it cannot.
+
+    They go by way of an Arrow file in the folder, which is mapped into memory, not held in it, and removed.
+    """
+    import pyarrow
+
+    datasets = _datasets()
+    schema, pieces = tables
+    file = folder / ".rows" / "rows.arrow"
+    file.parent.mkdir()
+    n_rows = 0
+    with file.open("wb") as stream, pyarrow.ipc.new_stream(stream, schema) as writer:
+        for piece in pieces:
+            writer.write_table(piece)
+            n_rows += len(piece)
+    with file.open("rb") as whole:
+        fingerprint = hashlib.file_digest(whole, "sha256").hexdigest()[:16]
+    kinds = datasets.table
+    try:
+        table = kinds.MemoryMappedTable.from_file(str(file)) if n_rows else kinds.InMemoryTable(schema.empty_table())
+        found = datasets.Dataset(table, fingerprint=fingerprint)
+        # Left to itself, the library writes an empty dataset in no file at all, and cannot load it again.
+        found.save_to_disk(str(folder), num_shards=None if n_rows else 1)
+    except (ValueError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
+        raise Unfit(f"values that it cannot hold ({type(error).__name__})") from None
+    shutil.rmtree(file.parent)
+
+
+def _datasets() -> Any:
+    """The library of that name, offline and silent. It is used only where it caches nothing."""
+    os.environ.update(HF_DATASETS_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
+    import datasets
+
+    datasets.disable_progress_bars()
+    return datasets

@@ -1,0 +1,131 @@
+"""Files of data to be: which format a name means, and a place that becomes the file whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import DataError
+
+_SUFFIXES = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".parquet": "parquet",
+    "": "datasets",
+}
+FORMATS: tuple[str, ...] = tuple(dict.fromkeys(_SUFFIXES.values()))
+"""The formats that can be written; "datasets" is a folder."""
+
+
+def format_of(output: Path, named: str | None = None) -> str:
+    """The format named, else that of the name's suffix; without a suffix, a folder of `datasets`."""
+    found = named or _SUFFIXES.get(output.suffix.lower())
+    if found is None:
+        mend = f"End it with {', '.join(filter(None, _SUFFIXES))} or nothing, or name a format with --format."
+        raise DataError(f"{output} has a suffix that is not known.", mend)
+    return found
+
+
+class Place(NamedTuple):
+    """Where to write what will be `output`: a file, or for datasets a folder, that stands under no name of its own."""
+
+    output: Path
+    kind: str
+    path: Path
+
+
+@contextmanager
+def placed(output: Path, kind: str, data: Sequence[Path] = ()) -> Iterator[Place]:
+    """A place that takes the output's name when the block ends well, and is removed if it does not.
+
+    Files have mode 0600, folders 0700. What has the name already is replaced, but never `data`, a run's own file, or a
+    folder that holds anything but a saved dataset: then, or where nothing can be written, raises DataError.
+    """
+    target = output.resolve()
+    with failures_told(output):
+        _refuse(output, target, kind, data)
+        prefix = f".{target.name[:40]}."
+        if kind == "datasets":
+            path = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+        else:
+            descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=prefix)
+            os.close(descriptor)
+            path = Path(name)
+    try:
+        yield Place(output, kind, path)
+        with failures_told(output):
+            _settle(path, target)
+    finally:
+        _remove(path)
+
+
+@contextmanager
+def failures_told(output: Path) -> Iterator[None]:
+    """Turns what the operating system raises into a DataError."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        mend = "Check its folder, the permissions and the free space, or name another."
+        raise DataError(f"{output} cannot be written: {why}.", mend) from None
+
+
+def _refuse(output: Path, target: Path, kind: str, data: Sequence[Path]) -> None:
+    """Raises DataError for an output that would take the place of something else."""
+    mend = "Choose another name for the output."
+    if target.name.startswith("run."):
+        raise DataError(f"{output} is named like a file of a run.", mend)
+    for file in filter(Path.exists, data):
+        same = target.exists() and target.samefile(file)
+        if same or (file.is_dir() and target.is_relative_to(file.resolve())):
+            raise DataError(f"{output} is the data of this run, or a part of them.", mend)
+    if not target.exists():
+        return
+    if kind != "datasets" and not target.is_file():
+        raise DataError(f"{output} is there already, and is no file.", mend)
+    if kind == "datasets" and not (target.is_dir() and all(_saved(part) for part in target.iterdir())):
+        raise DataError(f"{output} is there already, and is no folder that `datasets` saved.", mend)
+
+
+def _saved(part: Path) -> bool:
+    """Whether this is a file that `datasets` writes into a folder."""
+    named = part.name in ("state.json", "dataset_info.json")
+    return part.is_file() and (named or (part.name.startswith("data-") and part.suffix == ".arrow"))
+
+
+def _settle(path: Path, target: Path) -> None:
+    """Gives what was written its name, once it is on the disk."""
+    for part in [*(path.iterdir() if path.is_dir() else ()), path]:
+        part.chmod(0o700 if part.is_dir() else 0o600)
+        _sync(part)
+    if target.is_dir():
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=path.name))
+        target.replace(old)
+        path.replace(target)
+        _remove(old)
+    else:
+        path.replace(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,129 @@
+"""Phase 3, gap analysis: what the explanations of low scores have in common (paper, section 3.4, Eqs. 7 and 8).
+
+Thousands of explanations fit no prompt, so they are reduced in stages: equal ones are taken once, those that say alike
+are grouped, a model names what each group lacks, and names that mean the same are merged. Evidence is then counted
+without a model: an explanation names a capability if it holds enough of the name's words. A name that none holds goes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..asking import Asker
+from ..grouping import NAMES, alike, groups, naming, weights
+from ..terms import Coverage, Explanation, Gap, MissingCapability, Subgoal
+
+REMARKS = 8
+"""Explanations that a model reads at once."""
+
+MOST = 8
+"""The most capabilities that are told of a gap, those with the most evidence."""
+
+QUOTATIONS = 3
+
+_LONGEST = 300
+"""Characters of an explanation that are read and quoted."""
+
+_TOKENS = 48
+
+
+@dataclass(frozen=True, slots=True)
+class _Remark:
+    """One text, the samples whose explanations it is, and how many rows hold them."""
+
+    text: str
+    samples: tuple[str, ...]
+    n_rows: int
+
+
+def analyze(
+    asker: Asker, subgoal: Subgoal, covered: Coverage, low: Mapping[str, int], explanations: Sequence[Explanation]
+) -> Gap:
+    """The gap of a subgoal: its recurring missing capabilities, each with its evidence.
+
+    `low` maps the digest of each low-scoring sample to the rows that hold it; explanations of other samples are passed
+    over. What a model cannot summarise is left out and counted by the asker.
+    """
+    remarks = _distinct([each for each in explanations if each.sample in low], low)
+    texts = [remark.text for remark in remarks]
+    asked = [
+        {
+            "name": one_line(subgoal.name),
+            "description": one_line(subgoal.description),
+            "remarks": "\n".join(f"- {texts[place]}" for place in group),
+        }
+        for group in groups(texts, REMARKS)
+    ]
+    answers = asker.write("missing-capability", asked, max_tokens=_TOKENS)
+    named = {
+        field: [one_line(str(answer.fields[field])) for answer in answers if answer.fields]
+        for field in ("missing", "instead")
+    }
+    return Gap(
+        subgoal=subgoal.id,
+        n_judged=covered.n_judged,
+        n_support=covered.n_support,
+        n_low=sum(low.values()),
+        n_explained=len({sample for remark in remarks for sample in remark.samples}),
+        missing=_evident(named["missing"], remarks),
+        instead=_evident(named["instead"], remarks),
+    )
+
+
+def one_line(text: str) -> str:
+    """A text on one line, without space at its ends."""
+    return " ".join(text.split())
+
+
+def _distinct(explanations: Sequence[Explanation], low: Mapping[str, int]) -> list[_Remark]:
+    """The explanations, those that differ in case and space alone taken together: the most frequent first."""
+    held: dict[str, dict[str, str]] = {}
+    for each in sorted(explanations, key=lambda each: each.sample):
+        text = one_line(each.text)[:_LONGEST]
+        if text:
+            held.setdefault(text.casefold(), {})[each.sample] = text
+    remarks = [
+        _Remark(min(found.values()), tuple(found), sum(low[sample] for sample in found)) for found in held.values()
+    ]
+    return sorted(remarks, key=lambda remark: (-remark.n_rows, remark.text))
+
+
+def _evident(names: Sequence[str], remarks: Sequence[_Remark]) -> tuple[MissingCapability, ...]:
+    """The capabilities of these names, merged, that remarks name: those with the most evidence first.
+
+    Where some recur, those that a single sample's explanation names are left out.
+    """
+    texts = [remark.text for remark in remarks]
+    worth = weights(texts)
+    found = [capability for name in _merged(names) if (capability := _backed(name, remarks, texts, worth))]
+    recurring = [capability for capability in found if len(capability.samples) > 1]
+    return tuple(sorted(recurring or found, key=lambda each: (-each.n_rows, each.name))[:MOST])
+
+
+def _merged(names: Sequence[str]) -> list[str]:
+    """Names that mean the same, once: by the one given most often, the shortest of equals."""
+    counted: dict[str, int] = {}
+    for name in names:
+        counted[name] = counted.get(name, 0) + 1
+    kept: list[str] = []
+    for name in sorted(counted, key=lambda name: (-counted[name], len(name), name)):
+        if not any(alike(name, other) for other in kept):
+            kept.append(name)
+    return kept
+
+
+def _backed(
+    name: str, remarks: Sequence[_Remark], texts: Sequence[str], worth: Mapping[str, float]
+) -> MissingCapability | None:
+    """A capability with the remarks that name it; None if there is none."""
+    shares = naming(name, texts, worth)
+    ranked = sorted(
+        (place for place, share in enumerate(shares) if share >= NAMES - 1e-9),
+        key=lambda place: (-round(shares[place], 9), -remarks[place].n_rows, len(texts[place]), texts[place]),
+    )
+    if not ranked:
+        return None
+    samples = sorted({sample for place in ranked for sample in remarks[place].samples})
+    quotations = tuple((remarks[place].samples[0], texts[place]) for place in ranked[:QUOTATIONS])
+    return MissingCapability(name, tuple(samples), sum(remarks[place].n_rows for place in ranked), quotations)

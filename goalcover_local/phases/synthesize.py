@@ -1,0 +1,325 @@
+"""Phase 4, synthesis: a generator writes samples for a gap, a discriminator and the judge let them pass or not.
+
+(paper, section 3.5). Samples come in waves. Each is written in the dataset's own form, after rows of the dataset that
+support other subgoals; near-duplicates are refused; the rest are graded, judged and ranked in groups; what falls short
+is refined with the discriminator's criticism, up to so many rounds, and passes through all of it again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from ..answers import JsonForm
+from ..asking import Asker
+from ..discriminator import GROUP, Discriminator
+from ..duplicates import Known
+from ..grouping import stems
+from ..questions import Question
+from ..readers import Layout, new_row, sample_of, written_columns
+from ..terms import SUPPORT_AT, Candidate, Refusal, Sample, Subgoal, digest_of
+from .analyze import one_line
+
+WAVE = 2 * GROUP
+"""Samples written between two moments at which they are stored."""
+
+PATIENCE = 4
+"""How many samples are written at most for each one wanted."""
+
+EXAMPLES = 3
+"""Rows of the dataset that show the generator its form."""
+
+LONGEST_EXAMPLE = 800
+"""Characters of a row that may serve as an example."""
+
+TEMPERATURE = 0.7
+
+Texts = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Commission:
+    """What is to be written: for which subgoal, how many samples, in which form, about what, and how they must score.
+
+    `focuses` name what the samples show, such as the gap's missing capabilities; `topics` are what they are about; both
+    are gone through in turn. `examples` are rows of the dataset as texts by column, each with the subgoal it supports.
+    """
+
+    subgoal: Subgoal
+    n: int
+    layout: Layout
+    focuses: Sequence[str]
+    topics: Sequence[str]
+    examples: Sequence[tuple[Subgoal, Texts]]
+    rounds: int = 1
+    seed: int = 0
+    least: float = SUPPORT_AT
+    max_tokens: int = 256
+
+
+Align = Callable[[Sequence[Sample]], Sequence[float | None]]
+"""The judge's value of each sample for the commission's subgoal, in [0, 1]; None where it failed."""
+
+
+def synthesize(
+    commission: Commission,
+    generator: Asker,
+    discriminator: Discriminator,
+    align: Align,
+    known: Known,
+    drafts: Sequence[Texts] = (),
+) -> Iterator[list[Candidate]]:
+    """Candidates with what became of them, a wave at a time, until enough are kept or patience ends.
+
+    `drafts`, written elsewhere, come first and pass through the same. Samples that are kept become known. The generator
+    must have been given its form by `prepare`.
+    """
+    n_kept = 0
+    waves = [drafts[start : start + WAVE] for start in range(0, len(drafts), WAVE)]
+    n_waves = -(-PATIENCE * commission.n // WAVE)
+    for wave in range(len(waves) + n_waves):
+        if n_kept >= commission.n:
+            return
+        if wave < len(waves):
+            first = [_candidate(commission, texts, wave * WAVE + k) for k, texts in enumerate(waves[wave])]
+        else:
+            first = _written(commission, generator, wave - len(waves), wave * WAVE)
+        passed = _passed(commission, discriminator, align, known, first, wave)
+        found = list(passed)
+        for number in range(1, commission.rounds + 1):
+            passed = _refined(commission, generator, discriminator, passed, number)
+            passed = _passed(commission, discriminator, align, known, passed, wave)
+            found += passed
+        found = _enough(found, commission.n - n_kept)
+        known.add("another sample written", [each.sample for each in found if each.fate == "kept"])
+        n_kept += sum(each.fate == "kept" for each in found)
+        yield found
+
+
+def prepare(commission: Commission, generator: Asker) -> None:
+    """Nothing; has the generator write in the form of the dataset, after the commission's examples."""
+    columns = written_columns(commission.layout)
+    form = JsonForm(
+        {
+            "type": "object",
+            "properties": {column: {"type": "string"} for column in columns},
+            "required": list(columns),
+            "additionalProperties": False,
+        }
+    )
+    shown = [
+        {"fields": {**_of(subgoal), "focus": subgoal.name, "topic": topic(texts[columns[0]])}, "answer": dict(texts)}
+        for subgoal, texts in commission.examples
+    ]
+    unfinished = [
+        {
+            "fields": {
+                **_of(subgoal),
+                "draft": json.dumps({**texts, columns[-1]: _half(texts[columns[-1]])}, ensure_ascii=False),
+                "criticism": "It breaks off before all is told.",
+            },
+            "answer": dict(texts),
+        }
+        for subgoal, texts in commission.examples[:2]
+    ]
+    for name, examples in (("sample", shown), ("revision", unfinished)):
+        question = generator.question(name)
+        legal = [each for each in examples if _fits(question, form, each)]
+        if not legal:
+            legal = [_recast(each, columns) for each in question.examples]
+        generator.adapt(replace(question, form=form, examples=tuple(legal)))
+
+
+def topic(text: str) -> str:
+    """The three longest words of a text that are not common, in their order: what it is about."""
+    words = [word.strip(".,;:?!()\"'") for word in one_line(text).split()]
+    telling = [word for word in dict.fromkeys(words) if stems(word) and len(word) < 40]
+    longest = sorted(telling, key=lambda word: (-len(word), telling.index(word)))[:3]
+    return " ".join(word for word in telling if word in longest) or "any"
+
+
+def _of(subgoal: Subgoal) -> dict[str, str]:
+    return {"name": one_line(subgoal.name), "description": one_line(subgoal.description)}
+
+
+def _half(text: str) -> str:
+    return text[: len(text) // 2].rsplit(" ", 1)[0]
+
+
+def _fits(question: Question, form: JsonForm, example: Mapping[str, Any]) -> bool:
+    return replace(question, form=form).read(form.written(example["answer"])) is not None
+
+
+def _recast(example: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """A question's own example in other columns: its input in the first, its output in the last."""
+    answer = dict.fromkeys(columns, example["answer"]["input"])
+    return {"fields": example["fields"], "answer": {**answer, columns[-1]: example["answer"]["output"]}}
+
+
+def _written(commission: Commission, generator: Asker, wave: int, first: int) -> list[Candidate]:
+    """A wave of new samples; what the generator failed to write is left out and counted by it."""
+    focuses, topics = commission.focuses or [commission.subgoal.name], commission.topics or ["any"]
+    places = range(wave * WAVE, (wave + 1) * WAVE)
+    asked = [
+        {
+            **_of(commission.subgoal),
+            "focus": focuses[place % len(focuses)],
+            "topic": topics[place % len(topics)],
+        }
+        for place in places
+    ]
+    seed = commission.seed + wave
+    answers = generator.write(
+        "sample", asked, max_tokens=commission.max_tokens, temperature=TEMPERATURE, seed=seed, batch=WAVE
+    )
+    provenance = {"generator": generator.digest, "prompt": generator.question("sample").digest, "seed": seed}
+    return [
+        _candidate(
+            commission,
+            answer.fields,
+            first + place,
+            {**provenance, "focus": texts["focus"], "topic": texts["topic"]},
+        )
+        for place, (texts, answer) in enumerate(zip(asked, answers, strict=True))
+        if answer.fields
+    ]
+
+
+def _candidate(
+    commission: Commission, texts: Texts, number: int, provenance: Mapping[str, Any] | None = None
+) -> Candidate:
+    """A candidate of these texts; rejected at once if they make no sample."""
+    texts = {column: str(text).strip() for column, text in texts.items()}
+    identity = f"synthetic-{digest_of([commission.subgoal.id, dict(texts)])[:12]}"
+    row = new_row(commission.layout, texts, identity)
+    sample = sample_of(commission.layout, row, "synthetic", number + 1)
+    about = {"gap": commission.subgoal.id, **(provenance or {"generator": "a file"})}
+    if isinstance(sample, Refusal):
+        nothing = Sample(identity, "", "", "synthetic", number + 1)
+        return Candidate(commission.subgoal.id, row, nothing, number, reason=sample.reason, provenance=about)
+    return Candidate(
+        commission.subgoal.id, row, replace(sample, id=identity, raw=b""), number, reason="", provenance=about
+    )
+
+
+def _passed(
+    commission: Commission,
+    discriminator: Discriminator,
+    align: Align,
+    known: Known,
+    candidates: Sequence[Candidate],
+    wave: int,
+) -> list[Candidate]:
+    """The candidates, each refused as a near-duplicate, or graded, judged, ranked, and kept or rejected."""
+    done: dict[int, Candidate] = {}
+    fresh: list[int] = []
+    own = Known()
+    for place, each in enumerate(candidates):
+        likeness = None if each.reason else known.like(each.sample) or own.like(each.sample)
+        if likeness:
+            told = f"{likeness.part} like {likeness.of} {likeness.id} ({likeness.similarity:.2f})"
+            done[place] = replace(each, fate="refused", reason=told)
+        elif each.reason:
+            done[place] = each
+        else:
+            fresh.append(place)
+            own.add("another sample written", [each.sample])
+    samples = [candidates[place].sample for place in fresh]
+    grades = discriminator.quality(commission.subgoal, samples)
+    values = align(samples) if samples else []
+    ranks = discriminator.ranks(commission.subgoal, samples, commission.seed + wave)
+    for place, quality, value, rank in zip(fresh, grades, values, ranks, strict=True):
+        scored = replace(candidates[place], quality=quality, alignment=value, rank=rank)
+        reason = _shortcoming(scored, commission.least)
+        done[place] = replace(scored, fate="rejected" if reason else "kept", reason=reason)
+    return [done[place] for place in range(len(candidates))]
+
+
+def _shortcoming(candidate: Candidate, least: float) -> str:
+    """Why a candidate is not kept; empty if it is. What was not scored cannot pass."""
+    scored = {**candidate.quality, "alignment": candidate.alignment}
+    unknown = [name for name, value in scored.items() if value is None]
+    if unknown:
+        return f"{unknown[0]} could not be scored"
+    value, worst = min((value, name) for name, value in scored.items() if value is not None)
+    if value < least - 1e-9:
+        return f"{worst} {value:.2f} < {least:g}"
+    if candidate.rank is not None and candidate.rank < 0.5 / GROUP:
+        return f"hardly ever the best of its group ({candidate.rank:.2f})"
+    return ""
+
+
+def _refined(
+    commission: Commission,
+    generator: Asker,
+    discriminator: Discriminator,
+    candidates: Sequence[Candidate],
+    number: int,
+) -> list[Candidate]:
+    """What was rejected for a grade or its alignment, written again after the discriminator's criticism."""
+    flawed = [each for each in candidates if each.fate == "rejected" and each.sample.output and each.quality]
+    if not flawed:
+        return []
+    weakest = [_weakest(each) for each in flawed]
+    told = discriminator.criticism(
+        [
+            (commission.subgoal, each.sample, respect, grade)
+            for each, (respect, grade) in zip(flawed, weakest, strict=True)
+        ]
+    )
+    columns = written_columns(commission.layout)
+    asked = [
+        {**_of(commission.subgoal), "draft": _draft(each, columns, commission.layout), "criticism": one_line(criticism)}
+        for each, criticism in zip(flawed, told, strict=True)
+    ]
+    answers = generator.write(
+        "revision", asked, max_tokens=commission.max_tokens, seed=commission.seed + number, batch=WAVE
+    )
+    again = []
+    for before, criticism, answer in zip(flawed, told, answers, strict=True):
+        if answer.fields:
+            about = {**before.provenance, "generator": generator.digest}
+            about["prompt"] = generator.question("revision").digest
+            made = _candidate(commission, answer.fields, before.number, about)
+            again.append(
+                replace(made, round=number, before=before.sample.digest, feedback=one_line(criticism), provenance=about)
+            )
+    return again
+
+
+def _weakest(candidate: Candidate) -> tuple[str, float]:
+    """The respect in which a candidate did worst, and its grade; faithfulness where the judge found it off the mark."""
+    graded = {name: grade for name, grade in candidate.quality.items() if grade is not None}
+    respect = min(graded, key=lambda name: (graded[name], name), default="faithfulness")
+    grade = graded.get(respect, 0.0)
+    if candidate.alignment is not None and candidate.alignment < grade:
+        return "faithfulness", candidate.alignment
+    return respect, grade
+
+
+def _draft(candidate: Candidate, columns: Sequence[str], layout: Layout) -> str:
+    if layout.turns:
+        texts = dict(zip(columns, (candidate.sample.input, candidate.sample.output), strict=True))
+    else:
+        texts = {column: candidate.fields[column] for column in columns}
+    return json.dumps(texts, ensure_ascii=False)
+
+
+def _enough(found: Sequence[Candidate], n: int) -> list[Candidate]:
+    """The candidates, at most `n` of them kept: those with the best grades and ranks."""
+
+    def worth(place: int) -> tuple[float, float, int]:
+        each = found[place]
+        grades = [value for value in each.quality.values() if value is not None]
+        return -(each.rank or 0.0), -float(np.mean(grades)) if grades else 0.0, place
+
+    kept = sorted((place for place, each in enumerate(found) if each.fate == "kept"), key=worth)
+    surplus = set(kept[n:])
+    return [
+        replace(each, fate="rejected", reason="enough were kept") if place in surplus else each
+        for place, each in enumerate(found)
+    ]
