@@ -202,3 +202,11 @@ def test_the_audit_trail_tells_of_sizes_and_digests(goalcover: Goalcover, synthe
 def test_a_folder_that_cannot_be_used_is_an_error(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert "cannot be written: File exists" in goalcover.refused("mix", run, "-o", "file")
+
+
+def test_json_says_what_help_promises(goalcover: Goalcover, synthesized: Path) -> None:
+    found = json.loads(goalcover("mix", synthesized, "-o", "mix", "--json").out)
+    told = " ".join(goalcover("mix", "--help").out.split())
+    assert all(name in told for name in (*found, *found["datasets"][0]))
+    assert found == found | {"run": str(synthesized), "rule": "any >= 0.6", "n_rows": 5, "recorded": True}
+    assert [each["file"] for each in found["datasets"]] == [f"{name}.jsonl" for name in NAMES]

@@ -21,12 +21,12 @@ COMMANDS: Mapping[str, str] = {
     "analyze": "Name what is missing where a run has gaps.",
     "recommend": "Say what would close the gaps of a run.",
     "synthesize": "Have samples written for the gaps of a run, and keep what is good.",
-    "status": "Say how far a run has come, and what comes next.",
-    "show": "Print a run's coverage table.",
-    "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
     "filter": "Write the rows that serve the goal, and the others with the reason.",
     "mix": "Write the original, goal-aligned and synthetic datasets to train on.",
+    "status": "Say how far a run has come, and what comes next.",
+    "show": "Print a run's coverage table.",
     "export": "Write a run's judgements, one JSON object a line.",
+    "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
 }
 """Every command and its one line of help; a command's module has its name and is imported when it is called."""
 

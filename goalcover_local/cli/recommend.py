@@ -55,7 +55,7 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
 def recommend_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter[str]:
     """Why answers of the model are missing, counted; the recommendations are in the run."""
     from ..cards import load_card
-    from ..phases.recommend import recommend
+    from ..phases.recommend import TELLS_APART, recommend
     from .analyze import analyst_of
     from .judging import run_card
     from .results import analyzed
@@ -66,6 +66,13 @@ def recommend_run(run: Run, models: Models, options: Mapping[str, Any]) -> Count
     gaps = [(gap, covered[gap.subgoal], _around(run, found, column[gap.subgoal])) for gap in run.gaps()]
     asker = analyst_of(run, models, found, options["analyst"]) if gaps and not options["plain"] else None
     card = load_card(options["analyst"]) if options["analyst"] else run_card(found.identity)
+    if asker and not asker.fitness(TELLS_APART).fit:
+        click.echo(
+            f"{card.name} is not fit to write issue and fix: it hardly tells two capabilities apart (see `goalcover "
+            "clarify`). They are told in set words; name a larger model with --analyst.",
+            err=True,
+        )
+        asker = None
     written = recommend(asker, card.name, gaps)
     run.put_recommendations(written)
     failures = asker.failures if asker else Counter[str]()

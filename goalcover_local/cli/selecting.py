@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .results import Results
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-REFUSALS_SHOWN = 10
+_REFUSALS_SHOWN = 10
 
 
 def _rule(_: click.Context, __: click.Parameter, text: str) -> Rule:
@@ -31,7 +31,7 @@ def _rule(_: click.Context, __: click.Parameter, text: str) -> Rule:
         raise click.BadParameter(str(error)) from None
 
 
-def _by_id(_: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> Mapping[str, float]:
+def _by_id(__: click.Context, parameter: click.Parameter, texts: Sequence[str]) -> Mapping[str, float]:
     """Numbers by subgoal, each written as ID=NUMBER; a threshold is at most 1."""
     most = 1 if parameter.name == "thresholds" else 1e6
     found = {}
@@ -172,10 +172,10 @@ def _tell_refusals(run: Run) -> None:
         click.echo(
             f"{len(refusals)} rows of the data were refused and are no samples, so they are in no file:", err=True
         )
-    for refusal in refusals[:REFUSALS_SHOWN]:
+    for refusal in refusals[:_REFUSALS_SHOWN]:
         click.echo(f"  refused {refusal.source}:{refusal.line}: {refusal.reason}", err=True)
-    if len(refusals) > REFUSALS_SHOWN:
-        click.echo(f"  and {len(refusals) - REFUSALS_SHOWN} more", err=True)
+    if len(refusals) > _REFUSALS_SHOWN:
+        click.echo(f"  and {len(refusals) - _REFUSALS_SHOWN} more", err=True)
 
 
 def record(folder: Path, kind: str, choice: Choice, details: Mapping[str, Any]) -> bool:

@@ -16,6 +16,9 @@ from .analyze import one_line
 NAMED = 4
 """How many missing capabilities a recommendation names."""
 
+TELLS_APART = "overlap"
+"""The question that a model must be fit to decide before its words on a gap are worth reading."""
+
 _TOKENS = 160
 
 
