@@ -154,7 +154,7 @@ def _gap_json(gap: Gap, ids: Mapping[str, str]) -> dict[str, Any]:
             {
                 "name": each.name,
                 "n_rows": each.n_rows,
-                "ids": [ids[sample] for sample in each.samples],
+                "ids": [identity for sample, identity in ids.items() if sample in each.samples],
                 "quotations": [{"id": ids[sample], "text": text} for sample, text in each.quotations],
             }
             for each in found
@@ -175,8 +175,11 @@ def _digests(gap: Gap) -> list[str]:
 
 
 def row_ids(run: Run, digests: Sequence[str]) -> dict[str, str]:
-    """By digest, the id of the first row that holds each sample."""
-    return dict(zip(digests, (sample.id for sample in run.samples(run.keys(digests))), strict=True))
+    """By digest, the id of the first row that holds each sample; in the order of the data."""
+    keys = run.keys(digests).tolist()
+    known = sorted(zip(keys, digests, strict=True))
+    samples = run.samples(key for key, _ in known)
+    return {digest: sample.id for (_, digest), sample in zip(known, samples, strict=True)}
 
 
 def print_gaps(run: Run) -> None:

@@ -25,7 +25,7 @@ COMMANDS: Mapping[str, str] = {
     "mix": "Write the original, goal-aligned and synthetic datasets to train on.",
     "status": "Say how far a run has come, and what comes next.",
     "show": "Print a run's coverage table.",
-    "export": "Write a run's judgements, one JSON object a line.",
+    "export": "Write what a run holds, one JSON object a line.",
     "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
 }
 """Every command and its one line of help; a command's module has its name and is imported when it is called."""
