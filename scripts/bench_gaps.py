@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -177,43 +178,55 @@ def _written(case: Case, folder: Path) -> tuple[Path, Path]:
     return data, goal
 
 
+@dataclass
+class Tally:
+    """How often what was removed was found, and how often what is there was not."""
+
+    n_cases: int = 0
+    n_least: int = 0
+    n_gap: int = 0
+    n_present: int = 0
+    n_false: int = 0
+
+    def told(self) -> str:
+        """The counts in a sentence."""
+        return (
+            f"removed capability: least support in {self.n_least} of {self.n_cases}, verdict gap in {self.n_gap}; "
+            f"present (labels reach the target) yet called a gap: {self.n_false} of {self.n_present}"
+        )
+
+
 @click.command()
 @click.option("--data", "data_dir", required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--work", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where runs are kept.")
-@click.option("--judge", "card_name", default="smollm2-135m-instruct")
+@click.option("--judge", "card_name", default="smollm2-135m-instruct", show_default=True)
 @click.option("--rows", type=int, default=600, show_default=True, help="Rows of each set.")
 @click.option("--only", multiple=True, help="These sets only.")
 @click.option("--value", type=click.Choice(["score", "expectation", "corrected"]), default="corrected")
 def main(data_dir: Path, work: Path, card_name: str, rows: int, only: tuple[str, ...], value: str) -> None:
-    """Remove each capability in turn and count what is called a gap."""
+    """Remove each capability in turn and count what is called a gap.
+
+    Twice: of all rows, and of those alone that carry one of the labels, since rows without one may still teach it.
+    """
     from goalcover_local.cli.results import results
     from goalcover_local.coverage import coverage
     from goalcover_local.store import Run
 
-    n_least = n_gap = n_cases = n_false = n_present = 0
+    tallies = {"all rows": Tally(), "labelled rows": Tally()}
     for case in cases(data_dir):
         if only and case.name not in only:
             continue
         data, goal = _written(case, work)
         folder = work / f"{case.name}-{card_name}-{rows}"
-        command = [
-            sys.executable,
-            "-m",
-            "goalcover_local.cli.main",
-            "assess",
-            str(goal),
-            str(data),
-            "--run",
-            str(folder),
-        ]
-        command += ["--judge", card_name, "--limit", str(rows), "--explain", "none"]
+        command = [sys.executable, "-m", "goalcover_local.cli.main", "assess", str(goal), str(data)]
+        command += ["--run", str(folder), "--judge", card_name, "--limit", str(rows), "--explain", "none"]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with Run.open(folder, write=False) as run:
             found = results(run)
         taught = np.array([[c.taught_by(case.rows[p]) for c in case.capabilities] for p in found.positions])
-        for removed in ("", *case.removed):
-            ids = [c.id for c in case.capabilities]
-            left = ~taught[:, ids.index(removed)] if removed else np.ones(len(taught), dtype=bool)
+        ids = [c.id for c in case.capabilities]
+        for (among, tally), removed in product(tallies.items(), case.removed):
+            left = ~taught[:, ids.index(removed)] & (taught.any(axis=1) | (among == "all rows"))
             covered = coverage(
                 found.goal,
                 {name: array[left] for name, array in found.values.items()},
@@ -222,20 +235,19 @@ def main(data_dir: Path, work: Path, card_name: str, rows: int, only: tuple[str,
             )
             shares = taught[left].mean(axis=0)
             told = ", ".join(
-                f"{c.subgoal.id} {c.n_support} of {c.n_judged} {c.verdict} (labels {100 * share:.0f}%)"
+                f"{c.subgoal.id} {c.n_support} {c.verdict} (labels {100 * share:.0f}%)"
                 for c, share in zip(covered, shares, strict=True)
             )
-            click.echo(f"{case.name} without {removed or 'nothing'}: {told}")
+            click.echo(f"{case.name} without {removed}, {int(left.sum())} of {among}: {told}")
             present = [c for c, share in zip(covered, shares, strict=True) if share >= c.subgoal.target_share]
-            n_present += len(present)
-            n_false += sum(c.verdict == "gap" for c in present)
-            if removed:
-                least = min(covered, key=lambda c: (c.n_support, c.alignment[value].value))
-                n_cases += 1
-                n_least += least.subgoal.id == removed
-                n_gap += covered[ids.index(removed)].verdict == "gap"
-    click.echo(f"least support: the removed capability in {n_least} of {n_cases}; verdict gap in {n_gap} of {n_cases}")
-    click.echo(f"called a gap though present (share of labelled rows at or above the target): {n_false} of {n_present}")
+            least = min(covered, key=lambda c: (c.n_support, c.alignment[value].value))
+            tally.n_cases += 1
+            tally.n_least += least.subgoal.id == removed
+            tally.n_gap += covered[ids.index(removed)].verdict == "gap"
+            tally.n_present += len(present)
+            tally.n_false += sum(c.verdict == "gap" for c in present)
+    for among, tally in tallies.items():
+        click.echo(f"{card_name}, {among}: {tally.told()}")
 
 
 if __name__ == "__main__":

@@ -154,12 +154,13 @@ def _gap_json(gap: Gap, ids: Mapping[str, str]) -> dict[str, Any]:
             {
                 "name": each.name,
                 "n_rows": each.n_rows,
-                "ids": [identity for sample, identity in ids.items() if sample in each.samples],
+                "ids": [ids[sample] for sample in sorted(each.samples, key=place.__getitem__)],
                 "quotations": [{"id": ids[sample], "text": text} for sample, text in each.quotations],
             }
             for each in found
         ]
 
+    place = {sample: n for n, sample in enumerate(ids)}
     counts = {name: getattr(gap, name) for name in ("n_judged", "n_support", "n_low", "n_explained")}
     return {
         "subgoal": gap.subgoal,

@@ -1,0 +1,168 @@
+"""Near-duplicates: copies are found however lightly they were edited, and what merely resembles is let be."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from writer import sentence
+
+from goalcover_local.duplicates import AT, SHORT, Known
+from goalcover_local.terms import Sample
+
+QUESTION = "How is the dough of a rye bread proved overnight in a cold kitchen?"
+ANSWER = (
+    "Cover the bowl with a damp cloth, set it on the lowest shelf of the fridge, and take it out an hour before baking. "
+    "It has then doubled, smells a little sour, and holds the mark of a finger."
+)
+ROW = Sample("bakery-17", QUESTION, ANSWER, "rows.jsonl", 17)
+
+
+def sample(asked: str, said: str, name: str = "new") -> Sample:
+    return Sample(name, asked, said)
+
+
+@pytest.fixture
+def known() -> Known:
+    found = Known()
+    others = [Sample(f"other-{n}", f"{sentence(n, n=9)}?", sentence(-n - 1, n=30)) for n in range(20)]
+    found.add("row", [*others[:10], ROW, *others[10:]])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (QUESTION, ANSWER),
+        (QUESTION.upper(), ANSWER.upper()),
+        (f"  {QUESTION}\n", ANSWER.replace(" ", "\n  ")),
+        (QUESTION.replace("?", ""), ANSWER.replace(",", ";").replace(".", "!")),
+        (QUESTION.replace("cold", "cool"), ANSWER.replace("damp", "wet").replace("finger", "thumb")),
+        (QUESTION.removeprefix("How is the "), ANSWER.replace("a little ", "")),
+    ],
+    ids=["verbatim", "capitals", "space", "punctuation", "words", "cuts"],
+)
+def test_a_copy_is_found_and_named_however_lightly_it_was_edited(known: Known, asked: str, said: str) -> None:
+    found = known.like(sample(asked, said))
+    assert found is not None
+    assert (found.of, found.id, found.part) == ("row", "bakery-17", "sample")
+    assert AT <= found.similarity <= 1
+
+
+def test_a_verbatim_copy_is_alike_to_the_last_sign(known: Known) -> None:
+    found = known.like(sample(QUESTION, ANSWER))
+    assert found is not None and found.similarity == 1
+
+
+def test_the_same_output_under_another_question_is_found(known: Known) -> None:
+    found = known.like(sample("What did grandmother write on the card in the red tin about her loaf?", ANSWER))
+    assert found is not None and (found.id, found.part) == ("bakery-17", "output")
+
+
+def test_a_split_of_input_and_output_elsewhere_does_not_hide_a_copy(known: Known) -> None:
+    """As a row of a text-only file: the whole text is one part."""
+    found = known.like(sample("", f"{QUESTION} {ANSWER}"))
+    assert found is not None and found.id == "bakery-17"
+
+
+def test_what_is_new_is_like_nothing(known: Known) -> None:
+    assert known.like(sample("Which knot joins two ropes of one thickness?", "The reef knot, but not for a load.")) is None
+    assert known.like(sample(QUESTION, "Leave it out of doors beneath a heavy stone, and eat it with a spoon. " * 3)) is None
+
+
+def test_nothing_is_like_what_nothing_is_known_of() -> None:
+    empty = Known()
+    empty.add("row", [])
+    assert empty.like(ROW) is None
+
+
+@pytest.mark.parametrize("said", ["yes", "No.", "B", "", "x" * (SHORT - 1)])
+def test_short_outputs_are_no_duplicates_by_themselves(said: str) -> None:
+    known = Known()
+    known.add("row", [Sample("r1", "Does rye rise as high as wheat when it is baked in a tin?", said)])
+    assert known.like(sample("Is it true that a knot weakens the rope that it is tied in?", said)) is None
+
+
+def test_outputs_that_are_long_enough_are() -> None:
+    known = Known()
+    known.add("row", [Sample("r1", "Does rye rise?", "x" * SHORT)])
+    assert known.like(sample("Is a rope weakened by its knot?", "x" * SHORT)) is not None
+
+
+def test_a_question_of_the_held_out_file_may_not_be_asked_again() -> None:
+    known = Known()
+    known.add("held-out row", [ROW], inputs=True)
+    found = known.like(sample(QUESTION.replace("rye", "rye-"), "Leave it alone."))
+    assert found is not None
+    assert (found.of, found.id, found.part) == ("held-out row", "bakery-17", "input")
+
+
+def test_a_question_of_the_dataset_may_be_asked_again_with_another_answer(known: Known) -> None:
+    assert known.like(sample(QUESTION, "Leave it alone, somewhere out of the draught.")) is None
+
+
+def test_instructions_that_the_held_out_file_repeats_may_be_given_again() -> None:
+    instruction = "Classify the sentiment of the review that follows."
+    known = Known()
+    held_out = [Sample(f"h{n}", instruction, sentence(n, n=20)) for n in range(3)]
+    known.add("held-out row", [*held_out, ROW], inputs=True)
+    assert known.like(sample(instruction, sentence("new", n=20))) is None
+    assert known.like(sample(instruction.upper(), sentence("newer", n=20))) is None
+    assert known.like(sample(QUESTION, "Leave it alone.")) is not None, "the others are still asked once"
+
+
+def test_a_short_question_of_the_held_out_file_may_be_asked_again() -> None:
+    known = Known()
+    known.add("held-out row", [Sample("h", "Why?", ANSWER)], inputs=True)
+    assert known.like(sample("Why?", "Because it is so.")) is None
+
+
+def test_what_was_added_later_is_known_too(known: Known) -> None:
+    new = sample("Which knot joins two ropes of one thickness?", "The reef knot, but not for a load that moves.", "w1")
+    assert known.like(new) is None
+    known.add("another sample written", [new])
+    found = known.like(new)
+    assert found is not None and (found.of, found.id) == ("another sample written", "w1")
+
+
+def test_a_stricter_or_looser_measure() -> None:
+    edited = sample(QUESTION.replace("rye bread", "white loaf"), ANSWER.replace("lowest shelf", "top board"))
+    for at, is_found in ((1.0, False), (0.5, True)):
+        known = Known(at)
+        known.add("row", [ROW])
+        assert (known.like(edited) is not None) == is_found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", " \n\t", "?!…", "\ud800 half a pair \udfff", "\x1b[31mred\x07\x00", "😀🏳️‍🌈" * 40, "日本語の質問です。" * 20, "ab " * 20_000],
+    ids=["empty", "space", "signs", "surrogates", "controls", "emoji", "no spaces", "50k"],
+)
+def test_texts_that_are_hardly_texts_break_nothing(known: Known, text: str) -> None:
+    known.like(sample(text, text))
+    known.add("row", [Sample("odd", text, text)])
+    found = known.like(sample(text, text))
+    assert found is None or found.similarity >= AT
+
+
+@pytest.mark.parametrize("text", ["日本語の質問です。" * 20, "Привет, как дела? " * 10, "ab " * 20_000])
+def test_copies_are_found_in_any_script(text: str) -> None:
+    known = Known()
+    known.add("row", [Sample("odd", text, text)])
+    assert known.like(sample(text, text)) is not None
+
+
+def test_texts_of_signs_alone_are_no_copies_of_each_other() -> None:
+    """They hold no word, so nothing is left to compare."""
+    known = Known()
+    known.add("row", [Sample("r", "?", "!"), Sample("s", "", "")])
+    assert known.like(sample("…", "—")) is None
+
+
+@settings(max_examples=50, deadline=None)
+@given(asked=st.text(max_size=60), said=st.text(max_size=200))
+def test_every_sample_with_a_word_is_like_itself(asked: str, said: str) -> None:
+    known = Known()
+    known.add("row", [Sample("itself", asked, said)])
+    found = known.like(sample(asked, said))
+    assert (found is not None) == any(each.isalnum() or each == "_" for each in (asked + said).casefold())

@@ -1,0 +1,231 @@
+"""Recommendations: every number is true by arithmetic, and where no model writes there are plain words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from analyst import Analyst
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from goalcover_local.asking import Asker
+from goalcover_local.phases.recommend import NAMED, Surroundings, issue, missing_rows, recommend
+from goalcover_local.stats import rows_to_share, share_interval, verdict
+from goalcover_local.terms import Action, Coverage, Estimate, Gap, MissingCapability, Recommendation, Subgoal
+
+TARGETS = st.floats(0.001, 0.999)
+NEAR = ("aa", "bb", "cc")
+
+
+def capability(name: str) -> MissingCapability:
+    return MissingCapability(name, ("aa",), 1, (("aa", name),))
+
+
+def gap(n_judged: int, n_support: int, *missing: str, instead: tuple[str, ...] = ()) -> Gap:
+    low = n_judged - n_support
+    return Gap("bread", n_judged, n_support, low, low, tuple(map(capability, missing)), tuple(map(capability, instead)))
+
+
+def covered(n_judged: int, n_support: int, target: float = 0.05) -> Coverage:
+    subgoal = Subgoal("bread", "Baking bread", "How bread is baked.", target_share=target)
+    support = Estimate(n_support / max(1, n_judged), 0.0, 0.1, n_judged)
+    return Coverage(subgoal, {}, (), support, n_support, n_judged, 0, True, "gap")
+
+
+def one(
+    found: Gap, around: Surroundings, *, target: float = 0.05, asker: Asker | None = None, author: str = ""
+) -> Recommendation:
+    [written] = recommend(asker, author, [(found, covered(found.n_judged, found.n_support, target), around)])
+    return written
+
+
+def plainly(n_judged: int, n_support: int, n_idle: int = 0, *, target: float = 0.05) -> dict[str, Action]:
+    """The actions where every row was judged, by remedy."""
+    around = Surroundings(n_judged, n_judged, n_idle, ())
+    return {action.remedy: action for action in one(gap(n_judged, n_support), around, target=target).actions}
+
+
+# How many rows are missing
+
+
+@given(n=st.integers(1, 10**6), data=st.data(), target=TARGETS)
+def test_so_many_rows_reach_the_target_and_one_less_does_not(n: int, data: st.DataObject, target: float) -> None:
+    hits = data.draw(st.integers(0, n))
+    missing = rows_to_share(hits, n, target)
+    assert (hits + missing) / (n + missing) >= target - 1e-9
+    assert missing == 0 or (hits + missing - 1) / (n + missing - 1) < target + 1e-9
+    assert missing == 0 or hits / n < target
+
+
+@settings(max_examples=50)
+@given(n=st.integers(0, 5000), data=st.data(), target=st.floats(0.001, 0.98))
+def test_so_many_rows_make_it_sure_and_one_less_does_not(n: int, data: st.DataObject, target: float) -> None:
+    hits = data.draw(st.integers(0, n))
+    sure = rows_to_share(hits, n, target, surely=True)
+    assert verdict(share_interval(hits + sure, n + sure), target) == "covered"
+    assert sure == 0 or verdict(share_interval(hits + sure - 1, n + sure - 1), target) != "covered"
+    assert n == 0 or sure >= rows_to_share(hits, n, target)
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "target", "missing"),
+    [(0, 100, 0.05, 6), (0, 4, 0.2, 1), (0, 95, 0.05, 5), (0, 96, 0.05, 6), (5, 100, 0.05, 0), (0, 1, 0.5, 1)],
+)
+def test_cases_counted_by_hand(hits: int, n: int, target: float, missing: int) -> None:
+    assert rows_to_share(hits, n, target) == missing
+
+
+@given(n_rows=st.integers(1, 10**5), data=st.data(), target=TARGETS)
+def test_of_a_dataset_judged_in_part_the_share_stands_for_the_whole(
+    n_rows: int, data: st.DataObject, target: float
+) -> None:
+    n_judged = data.draw(st.integers(1, n_rows))
+    n_support = data.draw(st.integers(0, n_judged))
+    around = Surroundings(n_rows, n_judged, 0, ())
+    missing = missing_rows(gap(n_judged, n_support), covered(n_judged, n_support, target), around)
+    hits = n_support / n_judged * n_rows
+    assert (hits + missing + 1) / (n_rows + missing) >= target - 1e-9
+    assert missing == 0 or (hits + missing - 2) / (n_rows + missing - 1) < target + 1e-9
+
+
+# Actions
+
+
+@settings(max_examples=60)
+@given(n=st.integers(1, 3000), data=st.data(), target=st.floats(0.01, 0.9))
+@example(n=100, data=None, target=0.05)
+def test_the_numbers_of_the_actions_are_true(n: int, data: st.DataObject | None, target: float) -> None:
+    hits = data.draw(st.integers(0, n)) if data else 2
+    idle = data.draw(st.integers(0, n - hits)) if data else 40
+    assume(verdict(share_interval(hits, n), target) == "gap")
+    actions = plainly(n, hits, idle, target=target)
+    assert "assess" not in actions
+    assert actions["curate"].n_rows == actions["synthesize"].n_rows == rows_to_share(hits, n, target) > 0
+    assert f"at least {actions['curate'].n_rows} rows" in actions["curate"].text
+    assert f"target share of {100 * target:g}%" in actions["curate"].text
+    [sure] = map(int, re.findall(r"some (\d+) make", actions["synthesize"].text))
+    assert verdict(share_interval(hits + sure, n + sure), target) == "covered"
+    assert verdict(share_interval(hits + sure - 1, n + sure - 1), target) != "covered"
+    assert ("filter" in actions) == (idle > 0 and hits > 0)
+    if "filter" in actions:
+        before, after = map(float, re.findall(r"([\d.]+)%", actions["filter"].text))
+        assert actions["filter"].n_rows == idle
+        assert before == pytest.approx(100 * hits / n, abs=0.051)
+        assert after == pytest.approx(100 * hits / (n - idle), abs=0.051)
+
+
+def test_most_certain_comes_first() -> None:
+    around = Surroundings(1000, 200, 50, NEAR)
+    written = one(gap(200, 2, "sourdough"), around)
+    assert [action.remedy for action in written.actions] == ["assess", "curate", "synthesize", "filter"]
+    assert written.actions[0].n_rows == 800 and "800 rows" in written.actions[0].text
+    assert written.n_missing == written.actions[1].n_rows == rows_to_share(10, 1000, 0.05) == 43
+    assert written.near == NEAR and "3 samples come near" in written.actions[1].text
+
+
+def test_rows_that_were_drawn_and_could_not_be_judged_are_not_called_undrawn() -> None:
+    """A failed judgement is no row that was left out: its mend is to ask again."""
+    [first, *_] = one(gap(99, 2), Surroundings(100, 99, 0, ())).actions
+    assert "not drawn" not in first.text or first.remedy != "assess"
+
+
+def test_leaving_rows_out_makes_nothing_of_nothing() -> None:
+    assert set(plainly(100, 0, 100)) == {"curate", "synthesize"}
+
+
+def test_nothing_judged_is_not_called_absent() -> None:
+    written = one(gap(0, 0), Surroundings(10, 0, 0, ()))
+    assert "No row of 0" not in written.issue
+
+
+# Words
+
+
+def test_without_a_model_the_words_are_set() -> None:
+    found = gap(200, 0, "sourdough", "proving", instead=("cakes",))
+    written = one(found, Surroundings(200, 200, 0, ()))
+    assert written.issue == "No row of 200 supports “Baking bread”; low rows are about cakes."
+    assert written.fix == "Add examples of “Baking bread”, above all of: sourdough; proving."
+    assert written.author == "" and written.subgoal == "bread"
+    assert "on sourdough; proving, to reach" in written.actions[0].text
+    some = gap(200, 3)
+    assert issue(some, covered(200, 3)) == "3 of 200 rows support “Baking bread”."
+    assert one(some, Surroundings(200, 200, 0, ())).fix == "Add examples of “Baking bread”."
+
+
+def test_at_most_four_capabilities_are_named() -> None:
+    names = [f"thing{n}" for n in range(8)]
+    written = one(gap(50, 0, *names), Surroundings(50, 50, 0, ()))
+    assert sum(name in written.fix for name in names) == NAMED
+    assert sum(name in written.actions[0].text for name in names) == NAMED
+
+
+def test_a_model_writes_issue_fix_and_sources() -> None:
+    asker = Asker(Analyst())
+    found = gap(200, 0, "sourdough", instead=("cakes",))
+    written = one(found, Surroundings(200, 200, 0, ()), asker=asker, author="clever")
+    assert written.issue == "There is hardly anything on Baking bread." and written.author == "clever"
+    assert written.fix == "Add samples on sourdough."
+    assert "Where they are usually found: Libraries." in written.actions[0].text
+    assert written.n_missing == one(found, Surroundings(200, 200, 0, ())).n_missing
+
+
+def answering(answer: Mapping[str, Any]) -> Asker:
+    """An asker of a model that writes this whatever it is asked to recommend."""
+    model = Analyst()
+    model.written["recommendation"] = lambda _: answer
+    return Asker(model)
+
+
+EXAMPLE = Asker(Analyst()).question("recommendation").examples[0]["answer"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"issue": "", "fix": "Add.", "sources": "Books."},
+        {"issue": "No bread.", "fix": " ", "sources": "Books."},
+        EXAMPLE,
+        {**EXAMPLE, "issue": "No bread."},
+    ],
+    ids=["no issue", "no fix", "an example", "an example's fix"],
+)
+def test_what_is_empty_or_parroted_is_not_taken(answer: Mapping[str, str]) -> None:
+    around = Surroundings(200, 200, 0, ())
+    assert one(gap(200, 0), around, asker=answering(answer), author="parrot") == one(gap(200, 0), around)
+
+
+def test_where_a_model_fails_the_words_are_set_and_it_is_counted() -> None:
+    model = Analyst()
+    model.fails_on = "bread"
+    asker = Asker(model)
+    around = Surroundings(200, 200, 0, ())
+    assert one(gap(200, 0), around, asker=asker, author="broken") == one(gap(200, 0), around)
+    assert asker.failures == {"scripted failure": 1}
+
+
+def test_recommendations_stand_in_the_order_of_the_gaps() -> None:
+    around = Surroundings(200, 200, 0, ())
+    gaps = []
+    for name in ("ropes", "bread", "stars"):
+        subgoal = Subgoal(name, name.title(), "…", target_share=0.05)
+        share = Estimate(0, 0, 0.01, 200)
+        gaps.append((Gap(name, 200, 0, 9, 9), Coverage(subgoal, {}, (), share, 0, 200, 0, True, "gap"), around))
+    model = Analyst()
+    model.fails_on = "Bread"
+    written = recommend(Asker(model), "clever", gaps)
+    assert [each.subgoal for each in written] == ["ropes", "bread", "stars"]
+    assert [each.author for each in written] == ["clever", "", "clever"]
+    assert [name in each.issue for name, each in zip(("Ropes", "Bread", "Stars"), written, strict=True)] == [True] * 3
+    assert recommend(None, "", []) == []
+
+
+@given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=40))
+def test_whatever_a_model_writes_stays_on_one_line(text: str) -> None:
+    answer = {"issue": text, "fix": f"Do {text}", "sources": text}
+    written = one(gap(200, 0, "sourdough"), Surroundings(200, 200, 0, ()), asker=answering(answer), author="free")
+    for told in (written.issue, written.fix, *(action.text for action in written.actions)):
+        assert told and len(told.splitlines()) == 1
