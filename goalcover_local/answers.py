@@ -117,8 +117,7 @@ class JsonForm:
         Tokenizers join that quote with the space before, and a model that is made to part them loses its thread.
         """
         start = json.dumps(dict(known), ensure_ascii=False)[:-1]
-        quote = '"' if self.schema["properties"][asking] == {"type": "string"} else ""
-        return f'{start}{", " if known else ""}"{asking}": {quote}'
+        return f"{start}{', ' if known else ''}{json.dumps(asking, ensure_ascii=False)}: {self._quote(asking)}"
 
     def grammar(self, asking: str | None = None) -> Grammar:
         """Outlines' regular expression for the schema, or for the rest of it. Raises ValueError if it is no schema."""
@@ -127,7 +126,13 @@ class JsonForm:
         position = self.fields.index(asking)
         rest = {field: self.schema["properties"][field] for field in self.fields[position:]}
         regex = _regex_of({**self.schema, "properties": rest, "required": list(rest)})
-        return Grammar(regex.removeprefix("\\" + self.begun({}, asking)))
+        begun = _regex_of({**self.schema, "properties": {asking: {"type": "null"}}, "required": [asking]})
+        return Grammar(regex.removeprefix(begun.removesuffix("null\\}") + self._quote(asking)))
+
+    def _quote(self, field: str) -> str:
+        """The opening quote of a field whose value is a free text; nothing for any other."""
+        kind = self.schema["properties"][field]
+        return '"' if kind.get("type") == "string" and set(kind) <= {"type", "pattern"} else ""
 
     def read(self, text: str) -> Mapping[str, Any]:
         """The object."""
@@ -248,5 +253,8 @@ def _regex_of(schema: Mapping[str, Any]) -> str:
     from outlines_core.json_schema import build_regex_from_schema
 
     regex: str = build_regex_from_schema(json.dumps(schema), whitespace_pattern=_BORDER)
+    for each in schema["properties"].values():
+        if pattern := each.get("pattern", "").removeprefix("^").removesuffix("$"):
+            regex = regex.replace(f'("{pattern}")', f'"({pattern})"')
     # Objects have whitespace on both sides of a comma, lists behind it alone.
     return regex.replace(f"{_BORDER}:{_BORDER}", ": ").replace(f",{_BORDER}", ", ").replace(_BORDER, "")

@@ -129,7 +129,8 @@ class Asker:
     ) -> list[Answer]:
         """One answer for each of the texts, the `known` leading fields given; failures say why there is none.
 
-        `batch` is how many are written between two moments at which they are remembered.
+        `batch` is how many are written between two moments at which they are remembered. What is sampled (a temperature
+        above 0) is written anew for each of several equal texts.
         """
         question = self.question(name)
         asking = question.fields[len(known or {})]
@@ -137,9 +138,14 @@ class Asker:
         if batch != _BATCH:
             manner["batch"] = batch
         keys = [digest_of([self.digest, question.digest, dict(text), manner]) for text in texts]
+        if temperature:
+            met: Counter[str] = Counter()
+            for place, key in enumerate(keys):
+                keys[place] = digest_of([key, met[key]]) if met[key] else key
+                met[key] += 1
         given: dict[str, Answer] = {}
         for keys_now, texts_now in self._batches(question, keys, texts, self._memory, batch):
-            prompts = [question.prompt(text, known, asking=asking) for text in texts_now]
+            prompts = [question.prompt(text, known, asking=asking, whole=True) for text in texts_now]
             completions = self.engine.generate(
                 prompts, question.grammar(asking=asking), max_tokens=max_tokens, temperature=temperature, seed=seed
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -11,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 
 from . import __version__, canary
-from .answers import level_values
+from .answers import JsonForm, level_values
 from .cards import Card
 from .engines import opening
-from .engines.base import Engine
+from .engines.base import Engine, Prompt
 from .engines.loading import Kind
 from .errors import EngineError, QuestionError
 from .questions import Order, Question, load_question
@@ -29,6 +30,8 @@ SAMPLES_PER_BATCH = {"cpu": 16, "cuda": 64, "server": 64}
 
 EXPLANATION_TOKENS = 80
 """The longest explanation; the guide closes the answer in time."""
+
+_SUBJECT_TOKENS = 24
 
 _SLACK = 64
 """Tokens kept free for the answer's frame and for tokens that merge differently once a text is cut."""
@@ -138,9 +141,10 @@ class Judge:
                 if answer
             ]
             return Batch((), tuple(told), n_tokens=n_tokens, seconds=time.perf_counter() - started)
+        subjects = self._subjects([sample for sample, _ in fitted])
         prompts = [
-            self.question.prompt(_texts(sample, subgoal), {"score": score}, asking="explanation")
-            for (sample, subgoal), (_, _, score) in zip(fitted, scored, strict=True)
+            self._begun(self.question.prompt(_texts(sample, subgoal), {"score": score}, asking="explanation"), subject)
+            for (sample, subgoal), subject, (_, _, score) in zip(fitted, subjects, scored, strict=True)
         ]
         completions = self.engine.generate(
             prompts, self.question.grammar(asking="explanation"), max_tokens=self.explanation_tokens
@@ -152,6 +156,32 @@ class Judge:
                 explanations.append(self._explanation(sample, subgoal, answer))
         n_tokens = sum(completion.n_tokens for completion in completions)
         return Batch((), tuple(explanations), n_tokens=n_tokens, seconds=time.perf_counter() - started)
+
+    def _subjects(self, samples: Sequence[Sample]) -> list[str]:
+        """What each sample is about, as the model says without a word of any capability; empty where it failed.
+
+        An explanation that begins with it speaks of the sample: a small model's own beginning speaks of the capability.
+        """
+        if not isinstance(self.question.form, JsonForm):
+            return [""] * len(samples)
+        question = load_question("subject", single_turn=self.question.single_turn)
+        distinct = {(sample.input, sample.output): sample for sample in samples}
+        prompts = [
+            question.prompt({"input": sample.input.strip(), "output": sample.output.strip()}, asking="subject")
+            for sample in distinct.values()
+        ]
+        completions = self.engine.generate(prompts, question.grammar(asking="subject"), max_tokens=_SUBJECT_TOKENS)
+        told = {}
+        for key, prompt, completion in zip(distinct, prompts, completions, strict=True):
+            answer = None if completion.failure else question.read(prompt.prefill + completion.text)
+            told[key] = str(answer["subject"]) if answer else ""
+        return [told[sample.input, sample.output] for sample in samples]
+
+    def _begun(self, prompt: Prompt, subject: str) -> Prompt:
+        """The prompt with an explanation begun by what the sample is about."""
+        if not subject:
+            return prompt
+        return replace(prompt, prefill=f"{prompt.prefill}It is about {json.dumps(subject, ensure_ascii=False)[1:-1]}")
 
     def tokens(self, samples: Sequence[Sample], subgoals: Sequence[Subgoal]) -> tuple[int, int]:
         """How many tokens these pairs have as whole prompts, and how many are left once shared parts count once."""

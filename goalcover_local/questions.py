@@ -88,16 +88,22 @@ class Question:
         return replace(self, examples=())
 
     def prompt(
-        self, texts: Mapping[str, str], known: Mapping[str, Any] | None = None, *, asking: str | None = None
+        self,
+        texts: Mapping[str, str],
+        known: Mapping[str, Any] | None = None,
+        *,
+        asking: str | None = None,
+        whole: bool = False,
     ) -> Prompt:
         """The prompt for these texts. With `asking`, the answer is begun up to that field, after the `known` ones.
 
-        The examples' answers then end with that field too: what comes after it cannot matter, and costs tokens.
+        The examples' answers then end with that field too, unless they are to be `whole`: where that field alone is
+        decided, what comes after it cannot matter, and costs tokens.
         """
         texts = {key: self.unfenced(text) for key, text in texts.items()}
         asked = "".join(Template(part).substitute(texts) for part in self.parts)
         before = Template(self.parts[0].partition("${")[0]).safe_substitute()
-        opening = self._opening(asking)
+        opening = self._opening(None if whole else asking)
         prefill = "" if asking is None else self.form.begun(known or {}, asking)
         if self.single_turn:
             start = "\n\n".join(message.content for message in opening) + "\n\n"
@@ -111,7 +117,8 @@ class Question:
         shown = self.fields if asking is None else self.fields[: self.fields.index(asking) + 1]
         turns = [Message("user" if self.single_turn else "system", self.shared)]
         for example in self.examples:
-            text = Template("".join(self.parts)).substitute(example["fields"])
+            fields = {key: self.unfenced(text) for key, text in example["fields"].items()}
+            text = Template("".join(self.parts)).substitute(fields)
             answer = self.form.written({field: example["answer"][field] for field in shown})
             if self.single_turn:
                 turns.append(Message("user", f"{text}{_INLINE_ANSWER}{answer}"))

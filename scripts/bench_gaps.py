@@ -105,7 +105,7 @@ def cases(data: Path) -> list[Case]:
                     "cardiology",
                     "Cardiology",
                     "Knowledge of the heart and blood vessels, their diseases, tests and treatment.",
-                    _mesh(r"cardi|heart|coronary|myocard|atrial|ventric|aort|angina|vascular"),
+                    _mesh(r"cardi|heart|coronary|myocard|atrial|ventric|aort|angina|vascular|hypertens|blood pressure|stroke|carotid|athero|thromb"),
                 ),
                 Capability(
                     "oncology",

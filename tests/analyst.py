@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from clarifier import QUESTIONS, Clarifier
 from command import ANSWERS, WordsEngine
 
+from goalcover_local import canary
 from goalcover_local.asking import Asker
 from goalcover_local.cards import DEFAULT_CARD
 from goalcover_local.engines.base import Choices, Completion, Grammar, Prompt
@@ -45,7 +47,12 @@ class Analyst(Clarifier):
         return sum(each == name for each, _ in self.asked)
 
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
-        """Anchors by the words that sample and subgoal share; other choices as the clarifier makes them."""
+        """Anchors by the words that sample and subgoal share; other choices as the clarifier makes them.
+
+        What proves a model is not noted as asked.
+        """
+        if tuple(answers) == (*canary.ORDINARY, *canary.THINKING):
+            return Choices(np.eye(len(answers))[[0] * len(prompts)], (None,) * len(prompts), len(prompts))
         if tuple(answers) != ANCHOR_TEXTS:
             return super().choose(prompts, answers)
         self.before(prompts)
@@ -100,5 +107,3 @@ class Told(Asker):
     def _next(self, missing: Sequence[str], instead: Sequence[str]) -> Mapping[str, str]:
         place = self.model.times("missing-capability") - 1
         return {"missing": missing[place % len(missing)], "instead": instead[place % len(instead)]}
-
-

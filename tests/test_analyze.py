@@ -55,7 +55,7 @@ def names(capabilities: Sequence[MissingCapability]) -> list[str]:
 # Evidence
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     texts=st.lists(SENTENCE | WRITABLE, max_size=20),
     missing=st.lists(SENTENCE | WRITABLE, min_size=1, max_size=4),
@@ -174,7 +174,7 @@ def test_nothing_is_asked_where_nothing_was_explained() -> None:
 # The same however one comes to it
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(texts=st.lists(SENTENCE, min_size=1, max_size=24), data=st.data())
 def test_the_order_of_explanations_does_not_matter(texts: list[str], data: st.DataObject) -> None:
     explanations = explained(texts)
@@ -203,9 +203,7 @@ def thousands(n: int) -> list[str]:
         "It lacks {thing}; case {n} is about {topic} alone.",
         "There is no word on {thing} and its risks, only {topic} ({n}).",
     )
-    return [
-        made.choice(moulds).format(topic=made.choice(topics), thing=made.choice(THINGS), n=n) for n in range(n)
-    ]
+    return [made.choice(moulds).format(topic=made.choice(topics), thing=made.choice(THINGS), n=n) for n in range(n)]
 
 
 def test_five_thousand_explanations_take_seconds_and_eight_at_most_a_prompt() -> None:
@@ -229,7 +227,8 @@ def test_stopped_after_any_batch_it_comes_to_the_same_and_asks_one_batch_again()
     n_batches = -(-len(whole.history) // 32)
     assert n_batches >= 3
     for stop in range(n_batches):
-        model, memory = Analyst(), {}
+        model = Analyst()
+        memory: dict[str, Any] = {}
         seen: list[int] = []
 
         def stopping(prompts: Sequence[Prompt], stop: int = stop, seen: list[int] = seen) -> None:

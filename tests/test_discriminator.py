@@ -1,4 +1,4 @@
-"""Grades that rise with a model's evidence, criticism of what is flawed, and ranks that no place in a prompt decides."""
+"""Grades that rise with a model's evidence, criticism of what is flawed, and ranks that no place decides."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_grade_in_each_respect_for_every_sample() -> None:
     assert all(tuple(grades) == QUALITIES for grades in found)
     assert all(isinstance(grade, float) and 0 <= grade <= 1 for grades in found for grade in grades.values())
     assert found[0] == {name: pytest.approx(1, abs=0.05) for name in QUALITIES}
-    assert found[1] == found[0] | {"correctness": pytest.approx(0, abs=0.05)}
+    assert found[1] == {**found[0], "correctness": pytest.approx(0, abs=0.05)}
     asked = [texts["respect"].partition(":")[0] for texts in model.of("quality") if texts["output"] == "Knead it."]
     assert sorted(asked) == sorted(FLAWS), "once in each respect"
 

@@ -12,8 +12,8 @@ from goalcover_local.terms import Sample
 
 QUESTION = "How is the dough of a rye bread proved overnight in a cold kitchen?"
 ANSWER = (
-    "Cover the bowl with a damp cloth, set it on the lowest shelf of the fridge, and take it out an hour before baking. "
-    "It has then doubled, smells a little sour, and holds the mark of a finger."
+    "Cover the bowl with a damp cloth, set it on the lowest shelf of the fridge, and take it out an hour before "
+    "baking. It has then doubled, smells a little sour, and holds the mark of a finger."
 )
 ROW = Sample("bakery-17", QUESTION, ANSWER, "rows.jsonl", 17)
 
@@ -66,8 +66,33 @@ def test_a_split_of_input_and_output_elsewhere_does_not_hide_a_copy(known: Known
 
 
 def test_what_is_new_is_like_nothing(known: Known) -> None:
-    assert known.like(sample("Which knot joins two ropes of one thickness?", "The reef knot, but not for a load.")) is None
-    assert known.like(sample(QUESTION, "Leave it out of doors beneath a heavy stone, and eat it with a spoon. " * 3)) is None
+    assert known.like(sample("Which knot joins two ropes?", "The reef knot, but not for a load that moves.")) is None
+    assert known.like(sample(QUESTION, "Leave it out of doors beneath a stone, and eat it with a spoon. " * 3)) is None
+
+
+@pytest.mark.parametrize(
+    ("row", "new"),
+    [
+        (("What is 12 times 7, as a whole number?", "84"), ("What is 13 times 9, as a whole number?", "117")),
+        (
+            ("A train travels at 60 km/h for 3 hours. How far does it go?", "60 km/h for 3 hours make 180 kilometres."),
+            ("A train travels at 80 km/h for 5 hours. How far does it go?", "80 km/h for 5 hours make 400 kilometres."),
+        ),
+        (("What are the symptoms of Fabry disease?", "Pain."), ("What are the symptoms of Farber disease?", "Lumps.")),
+    ],
+    ids=["sum", "story", "name"],
+)
+def test_one_form_with_other_contents_is_no_copy(row: tuple[str, str], new: tuple[str, str]) -> None:
+    known = Known()
+    known.add("row", [Sample("r", *row)])
+    assert known.like(sample(*new)) is None
+
+
+@pytest.mark.parametrize("other", ["Lung Cancer", "Colon Cancer", "Kidney Stones"])
+def test_a_question_in_the_form_of_a_held_out_one_may_be_asked(other: str) -> None:
+    known = Known()
+    known.add("held-out row", [Sample("h", "What are the treatments for Kidney Cancer?", "Surgery.")], inputs=True)
+    assert known.like(sample(f"What are the treatments for {other}?", "It depends on the stage.")) is None
 
 
 def test_nothing_is_like_what_nothing_is_known_of() -> None:
@@ -135,7 +160,16 @@ def test_a_stricter_or_looser_measure() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", " \n\t", "?!…", "\ud800 half a pair \udfff", "\x1b[31mred\x07\x00", "😀🏳️‍🌈" * 40, "日本語の質問です。" * 20, "ab " * 20_000],
+    [
+        "",
+        " \n\t",
+        "?!…",
+        "\ud800 half a pair \udfff",
+        "\x1b[31mred\x07\x00",
+        "😀🏳️‍🌈" * 40,
+        "日本語の質問です。" * 20,
+        "ab " * 20_000,
+    ],
     ids=["empty", "space", "signs", "surrogates", "controls", "emoji", "no spaces", "50k"],
 )
 def test_texts_that_are_hardly_texts_break_nothing(known: Known, text: str) -> None:

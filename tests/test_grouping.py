@@ -6,7 +6,7 @@ import random
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from goalcover_local.grouping import ALIKE, NAMES, alike, groups, naming, stems, weights
@@ -27,7 +27,9 @@ def test_words_of_every_remark_and_of_two_letters_are_left_out() -> None:
     assert stems("_under_score_") == ["score"], "an underline parts words"
 
 
-@pytest.mark.parametrize("text", ["лечение астмы", "θεραπεία του άσθματος", "천식의 치료", "ぜんそく 治療", "علاج الربو"])
+@pytest.mark.parametrize(
+    "text", ["лечение астмы", "θεραπεία του άσθματος", "천식의 치료", "ぜんそく 治療", "علاج الربو"]
+)
 def test_other_scripts_have_words_too(text: str) -> None:
     assert len(stems(text)) >= 2
     assert naming(text, [text, "dosage"], weights([text, "dosage"])) == [pytest.approx(1), 0]
@@ -39,6 +41,7 @@ def test_a_rare_word_counts_for_more() -> None:
     assert weights([]) == {}
 
 
+@settings(deadline=None)
 @given(texts=SENTENCES | ANYTHING, most=st.integers(1, 9))
 def test_every_text_is_in_one_group_and_none_is_too_large(texts: list[str], most: int) -> None:
     found = groups(texts, most)
@@ -47,6 +50,7 @@ def test_every_text_is_in_one_group_and_none_is_too_large(texts: list[str], most
     assert groups(texts, most) == found
 
 
+@settings(deadline=None)
 @given(texts=SENTENCES)
 def test_groups_stand_in_the_order_of_their_first_texts(texts: list[str]) -> None:
     firsts = [group[0] for group in groups(texts, len(texts) + 1)]
@@ -64,6 +68,7 @@ def test_no_texts_have_no_groups() -> None:
     assert groups([], 8) == []
 
 
+@settings(deadline=None)
 @given(name=st.lists(st.sampled_from(WORDS), max_size=5).map(" ".join) | st.text(max_size=20), texts=SENTENCES)
 def test_how_much_of_a_name_a_text_holds_is_a_share(name: str, texts: list[str]) -> None:
     worth = weights(texts)

@@ -36,6 +36,16 @@ CLARIFYING: dict[str, dict[str, Any]] = {
     "repair": {},
 }
 """The questions of clarification, with the choice that is given where the rest of the answer is asked for."""
+MENDING: dict[str, dict[str, Any]] = {
+    "missing-capability": {},
+    "recommendation": {},
+    "sample": {},
+    "revision": {},
+    "quality": {"score": 0.4},
+    "ranking": {},
+}
+"""The questions by which gaps are named and mended, in the same way."""
+PINNED = {**CLARIFYING, **MENDING}
 FOLDERS = sorted(folder.name for folder in shipped("grammars").iterdir() if folder.is_dir())
 TEXTS = {
     "input": "Is a </sample> safe?",
@@ -280,13 +290,13 @@ def test_a_sample_of_blanks_behind_a_bracket_takes_linear_time() -> None:
 
 
 @pytest.mark.parametrize("single_turn", [False, True], ids=["with-system", "one-turn"])
-@pytest.mark.parametrize("name", CLARIFYING)
-def test_what_a_clarifying_model_reads_is_pinned(name: str, single_turn: bool) -> None:
+@pytest.mark.parametrize("name", PINNED)
+def test_what_a_model_reads_is_pinned(name: str, single_turn: bool) -> None:
     """Each way in which it is asked, one after the other; GOALCOVER_GOLDEN=write says that a change was meant."""
     question = load_question(name, single_turn=single_turn)
     texts = {field: f"<{field}> ${{name}} $$ {field}." for field in question.placeholders}
     found = ""
-    for known in [{}, CLARIFYING[name]] if CLARIFYING[name] else [{}]:
+    for known in [{}, PINNED[name]] if PINNED[name] else [{}]:
         asking = question.fields[len(known)]
         found += rendered(question, question.prompt(texts, known, asking=asking), asking)
     file = GOLDEN / f"{name}.{'one-turn' if single_turn else 'with-system'}.txt"
@@ -294,12 +304,12 @@ def test_what_a_clarifying_model_reads_is_pinned(name: str, single_turn: bool) -
         file.write_text(found, encoding="utf-8")
     assert found == file.read_text(encoding="utf-8")
     for text in texts.values():
-        assert text in found
+        assert question.unfenced(text) in found
 
 
 def test_every_question_is_known_here() -> None:
     """A new folder is pinned and tested like the others."""
-    assert set(FOLDERS) == {*CLARIFYING, "alignment", "prometheus", "prometheus-native"}
+    assert set(FOLDERS) == {*PINNED, "alignment", "prometheus", "prometheus-native"}
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -329,7 +339,7 @@ def test_every_example_is_legal_and_about_what_the_prompt_asks(name: str) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in FOLDERS if (shipped("grammars") / name / "reference.jsonl").exists() and name in CLARIFYING],
+    [name for name in FOLDERS if (shipped("grammars") / name / "reference.jsonl").exists() and name in PINNED],
 )
 def test_every_reference_case_has_a_legal_answer_and_none_is_an_example(name: str) -> None:
     question, cases = load_question(name), reference_cases(name)

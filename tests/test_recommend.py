@@ -51,6 +51,7 @@ def plainly(n_judged: int, n_support: int, n_idle: int = 0, *, target: float = 0
 # How many rows are missing
 
 
+@settings(deadline=None)
 @given(n=st.integers(1, 10**6), data=st.data(), target=TARGETS)
 def test_so_many_rows_reach_the_target_and_one_less_does_not(n: int, data: st.DataObject, target: float) -> None:
     hits = data.draw(st.integers(0, n))
@@ -60,7 +61,7 @@ def test_so_many_rows_reach_the_target_and_one_less_does_not(n: int, data: st.Da
     assert missing == 0 or hits / n < target
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(n=st.integers(0, 5000), data=st.data(), target=st.floats(0.001, 0.98))
 def test_so_many_rows_make_it_sure_and_one_less_does_not(n: int, data: st.DataObject, target: float) -> None:
     hits = data.draw(st.integers(0, n))
@@ -78,6 +79,7 @@ def test_cases_counted_by_hand(hits: int, n: int, target: float, missing: int) -
     assert rows_to_share(hits, n, target) == missing
 
 
+@settings(deadline=None)
 @given(n_rows=st.integers(1, 10**5), data=st.data(), target=TARGETS)
 def test_of_a_dataset_judged_in_part_the_share_stands_for_the_whole(
     n_rows: int, data: st.DataObject, target: float
@@ -94,7 +96,7 @@ def test_of_a_dataset_judged_in_part_the_share_stands_for_the_whole(
 # Actions
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(n=st.integers(1, 3000), data=st.data(), target=st.floats(0.01, 0.9))
 @example(n=100, data=None, target=0.05)
 def test_the_numbers_of_the_actions_are_true(n: int, data: st.DataObject | None, target: float) -> None:
@@ -124,12 +126,6 @@ def test_most_certain_comes_first() -> None:
     assert written.actions[0].n_rows == 800 and "800 rows" in written.actions[0].text
     assert written.n_missing == written.actions[1].n_rows == rows_to_share(10, 1000, 0.05) == 43
     assert written.near == NEAR and "3 samples come near" in written.actions[1].text
-
-
-def test_rows_that_were_drawn_and_could_not_be_judged_are_not_called_undrawn() -> None:
-    """A failed judgement is no row that was left out: its mend is to ask again."""
-    [first, *_] = one(gap(99, 2), Surroundings(100, 99, 0, ())).actions
-    assert "not drawn" not in first.text or first.remedy != "assess"
 
 
 def test_leaving_rows_out_makes_nothing_of_nothing() -> None:
@@ -198,6 +194,13 @@ def test_what_is_empty_or_parroted_is_not_taken(answer: Mapping[str, str]) -> No
     assert one(gap(200, 0), around, asker=answering(answer), author="parrot") == one(gap(200, 0), around)
 
 
+def test_no_number_is_a_models_own() -> None:
+    """Numbers are counted: one that a model makes up would stand beside them."""
+    answer = {"issue": "Only 777 rows.", "fix": "Add 12345 rows.", "sources": "Books."}
+    written = one(gap(200, 0), Surroundings(200, 200, 0, ()), asker=answering(answer), author="clever")
+    assert not {"777", "12345"} & set(re.findall(r"\d+", written.issue + written.fix))
+
+
 def test_where_a_model_fails_the_words_are_set_and_it_is_counted() -> None:
     model = Analyst()
     model.fails_on = "bread"
@@ -223,6 +226,7 @@ def test_recommendations_stand_in_the_order_of_the_gaps() -> None:
     assert recommend(None, "", []) == []
 
 
+@settings(deadline=None)
 @given(text=st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"]), max_size=40))
 def test_whatever_a_model_writes_stays_on_one_line(text: str) -> None:
     answer = {"issue": text, "fix": f"Do {text}", "sources": text}

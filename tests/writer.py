@@ -24,6 +24,7 @@ Texts = Mapping[str, str]
 CARD = "smollm2-135m-instruct"
 OTHER_CARD = "qwen2.5-coder-1.5b-instruct"
 
+PLACES = ('"A"', '"B"', '"C"', '"D"')
 FLAWS = {"Correctness": "wrong", "Completeness": "unfinished", "Faithfulness": "astray"}
 """The word in an output by which a respect is graded 0.0."""
 
@@ -71,7 +72,7 @@ class Writer(ScriptedEngine):
     def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
         """Nearly all on one anchor or place; among other answers, the first."""
         rows = np.full((len(prompts), len(answers)), 0.02 / max(1, len(answers) - 1))
-        if not self._known(prompts):
+        if tuple(answers) not in (ANCHOR_TEXTS, PLACES):
             rows[:, 0] = 0.98
             return Choices(rows, (None,) * len(prompts), len(prompts))
         failures: list[str | None] = []
@@ -88,7 +89,7 @@ class Writer(ScriptedEngine):
         self, prompts: Sequence[Prompt], grammar: Grammar, *, max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[Completion]:
         """What the rules write after what the prompt has begun; a failure where it is not legal."""
-        if not self._known(prompts):
+        if len(prompts[0].messages) == 1:
             return [Completion(next(text for text in OTHER if legal(text, grammar)), 5) for _ in prompts]
         completions = []
         with self._batch(prompts) as understood:
@@ -102,6 +103,12 @@ class Writer(ScriptedEngine):
                 completions.append(Completion(rest if well else "", 5, None if well else "scripted failure"))
         return completions
 
+    def forget(self) -> None:
+        """Nothing; it was asked nothing yet."""
+        self.asked.clear()
+        self.prompts.clear()
+        self.batches.clear()
+
     def of(self, name: str) -> list[Texts]:
         """What it was asked under this name."""
         return [texts for asked, texts in self.asked if asked == name]
@@ -109,9 +116,6 @@ class Writer(ScriptedEngine):
     def prompts_of(self, name: str) -> list[Prompt]:
         """The whole prompts that it was asked under this name."""
         return [prompt for prompt, (asked, _) in zip(self.prompts, self.asked, strict=True) if asked == name]
-
-    def _known(self, prompts: Sequence[Prompt]) -> bool:
-        return any(prompt.messages[0].content == QUESTIONS[name].shared for prompt in prompts for name in QUESTIONS)
 
     def _batch(self, prompts: Sequence[Prompt]) -> _Batch:
         return _Batch(self, prompts)
@@ -126,8 +130,8 @@ class Writer(ScriptedEngine):
                 way = ("how an oven is heated", "how dough is proved")[len(texts["input"]) % 2]
                 return {"explanation": f"It does not tell {way} for {texts['name']}."}
             case "missing-capability":
-                way = re.findall(r"how an oven is heated|how dough is proved", texts["remarks"])
-                return {"missing": (way or ["everything"])[0], "instead": "other things"}
+                ways = re.findall(r"how an oven is heated|how dough is proved", texts["remarks"])
+                return {"missing": (ways or ["everything"])[0], "instead": "other things"}
             case "quality":
                 return {"explanation": f"It is {next((w for w in FLAWS.values() if w in texts['output']), 'thin')}."}
             case "sample":
@@ -198,15 +202,16 @@ def best(texts: Texts) -> str:
 
 def sampled(texts: Texts, columns: Sequence[str], seed: int) -> Mapping[str, str]:
     """Different texts for each topic, focus and seed; the last has the capability's own words."""
-    about = {column: f"{texts['topic']}? {sentence(column, texts, seed)}" for column in columns}
+    subject = re.sub(r"[^\w ]", "", texts["topic"])
+    about = {column: f"{subject}? {sentence(column, texts, seed)}" for column in columns}
     return {**about, columns[-1]: f"{texts['name']} {texts['description']} {sentence(texts, seed)}"}
 
 
 def revised(texts: Texts, columns: Sequence[str]) -> Mapping[str, str]:
-    """The draft without its flaws."""
+    """The draft without its flaws, and without what no grammar permits."""
     draft = json.loads(texts["draft"])
-    flaws = re.compile("|".join(FLAWS.values()))
-    return {column: flaws.sub("mended", draft[column]) for column in columns}
+    mended = re.compile("|".join(FLAWS.values()))
+    return {column: mended.sub("mended", re.sub(r"[\x00-\x1f\x7f-\x9f]", "", draft[column])) for column in columns}
 
 
 def opened(monkeypatch: pytest.MonkeyPatch, *engines: Writer) -> Writer:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .judging import Models, engine_options, run_card
+from .table import as_text
 
 if TYPE_CHECKING:
     from ..asking import Asker
+    from ..cards import Card
     from ..store import Run
     from ..terms import Gap, MissingCapability
     from .results import Results
@@ -57,7 +58,7 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
     with Run.open(run, write=True) as opened, Models(options) as models:
         failures = analyze_run(opened, models, options)
         if options["as_json"]:
-            click.echo(json.dumps(as_json(opened), indent=2, ensure_ascii=False))
+            click.echo(as_text(as_json(opened)))
         else:
             print_gaps(opened)
     leave(ctx, failures)
@@ -74,29 +75,46 @@ def leave(ctx: click.Context, failures: Counter[str]) -> None:
 
 def analyze_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter[str]:
     """Why answers of the analyst are missing, counted; the gaps are in the run."""
+    import numpy as np
+
     from ..phases.analyze import analyze
     from ..phases.assess import EXPLAINED_PER_SUBGOAL, low_rows
-    from .results import ANALYZED, results, settings
+    from .explaining import distinct, explain_missing, unexplained
+    from .results import ANALYZED, results, settings, tell_unfinished
 
+    analyst_card(run, options["analyst"])
     found = results(run, value=options["value"], tau=options["tau"], rule=options["rule"])
+    tell_unfinished(found)
     columns = _columns(found, options["only"])
+    values, samples = found.values[found.value], run.row_samples(found.positions)
     seed = settings(run)["seed"]
-    most = None if options["all_low"] else EXPLAINED_PER_SUBGOAL
-    samples = run.row_samples(found.positions)
-    chosen = {column: low_rows(found.values[found.value][:, column], most=most, seed=seed) for column in columns}
-    n_unexplained = _explained(run, models, found, chosen, options) if columns else 0
+    low = {column: low_rows(values[:, column], most=None, seed=seed) for column in columns}
+    some = {column: low_rows(values[:, column], most=EXPLAINED_PER_SUBGOAL, seed=seed) for column in columns}
+    # What is read unless all are comes first, so that its batches are the same however much is read later.
+    plans = [some, {column: np.setdiff1d(low[column], some[column]) for column in columns if options["all_low"]}]
+    wanted = [{column: distinct(run, found, rows) for column, rows in plan.items()} for plan in plans]
+    lacking = [
+        (plan, column) for plan in wanted for column in plan if unexplained(run, found, column, plan[column]).any()
+    ]
+    if lacking and options["explain"]:
+        judge = models.judge_of(found.identity, found.judge)
+        for plan in wanted:
+            explain_missing(run, judge, found, plan)
+    n_unexplained = sum(int(unexplained(run, found, column, plan[column]).sum()) for plan, column in lacking)
     asker: Asker | None = None
     gaps: list[Gap] = []
-    for column, rows in chosen.items():
-        asker = asker or analyst_of(run, models, found, options["analyst"])
+    for column in columns:
+        asker = asker or analyst_of(run, models, options["analyst"])
         covered = found.coverage[column]
-        keys = dict(Counter(samples[rows].tolist()))
-        low = {sample.digest: n for sample, n in zip(run.samples(keys), keys.values(), strict=True)}
+        rows_of = Counter(samples[low[column]].tolist())
+        held = {sample.digest: n for sample, n in zip(run.samples(rows_of), rows_of.values(), strict=True)}
+        read = np.concatenate([plan[column] for plan in wanted if column in plan])
+        chosen = {sample.digest for sample in run.samples(samples[read])}
         told = run.explanations(found.judge, covered.subgoal.digest)
-        gaps.append(analyze(asker, covered.subgoal, covered, low, told))
+        gaps.append(analyze(asker, covered.subgoal, covered, held, [each for each in told if each.sample in chosen]))
     run.put_gaps(gaps)
     failures = asker.failures if asker else Counter[str]()
-    if n_unexplained:
+    if n_unexplained and options["explain"]:
         failures["the judge wrote no legal explanation"] += n_unexplained
     details = {
         **{name: settings(run)[name] for name in ("judge", "goal", "data", "seed", "limit")},
@@ -105,18 +123,25 @@ def analyze_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter
         "rule": found.rule,
         "analyst": asker.digest if asker else "",
         "gaps": [gap.subgoal for gap in gaps],
+        "n_judged": sum(covered.n_judged for covered in found.coverage),
         "n_failed": failures.total(),
     }
     run.event(ANALYZED, details, "goalcover analyze")
     return failures
 
 
-def analyst_of(run: Run, models: Models, found: Results, name: str | None) -> Asker:
-    """The model that reads and writes for a run: the card named, or the run's judge."""
+def analyst_card(run: Run, name: str | None) -> Card:
+    """The card of the model that reads and writes for a run: the one named, or its judge's. Raises ModelError."""
     from ..cards import load_card
+    from .results import identity
 
+    return load_card(name) if name else run_card(identity(run))
+
+
+def analyst_of(run: Run, models: Models, name: str | None) -> Asker:
+    """The model that reads and writes for a run: the card named, or the run's judge."""
     memory = run.memory()
-    return models.asker(load_card(name) if name else run_card(found.identity), memory, memory.keep)
+    return models.asker(analyst_card(run, name), memory, memory.keep)
 
 
 def _columns(found: Results, only: Sequence[str]) -> list[int]:
@@ -128,18 +153,6 @@ def _columns(found: Results, only: Sequence[str]) -> list[int]:
     if only:
         return [column for column, name in enumerate(ids) if name in only]
     return [column for column, covered in enumerate(found.coverage) if covered.verdict == "gap"]
-
-
-def _explained(run: Run, models: Models, found: Results, chosen: Mapping[int, Any], options: Mapping[str, Any]) -> int:
-    """How many of the chosen rows' samples have no explanation in the end; has the judge write those, if it may."""
-    from .explaining import distinct, explain_missing, unexplained
-
-    wanted = {column: distinct(run, found, rows) for column, rows in chosen.items()}
-    if not options["explain"] or not unexplained(run, found, wanted).any():
-        return 0
-    judge = models.judge_of(found.identity, found.judge)
-    explain_missing(run, judge, found, wanted)
-    return int(unexplained(run, found, wanted).sum())
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -196,22 +209,24 @@ def print_gaps(run: Run) -> None:
         subgoal = names[gap.subgoal]
         ids = row_ids(run, _digests(gap))
         click.echo(f"\n{plain(subgoal.name)} ({gap.subgoal})")
-        if gap.absent:
+        if gap.absent and gap.n_judged:
             told = f"Wholly absent: no row reaches support, of {gap.n_judged}"
         else:
             told = f"{gap.n_support} of {gap.n_judged} rows reach support"
         click.echo(
-            f"{told} (target {100 * subgoal.target_share:g}%). {gap.n_low} low rows were taken, "
+            f"{told} (target {100 * subgoal.target_share:g}%). {counted(gap.n_low, 'row')} scored low, "
             f"{counted(gap.n_explained, 'explanation')} read."
         )
         if not gap.missing:
-            click.echo("Their explanations name no capability that recurs.")
-            continue
+            click.echo(
+                "They name no capability that recurs." if gap.n_explained else "No explanation was there to read."
+            )
         rows = []
         for each in gap.missing:
             sample, quotation = each.quotations[0]
             rows.append([plain(each.name), str(each.n_rows), f"“{plain(quotation)}” ({plain(ids[sample])})"])
-        print_table(["missing", "rows that say so", "for example"], rows, right=(1,))
+        if rows:
+            print_table(["missing", "rows that say so", "for example"], rows, right=(1,))
         if gap.instead:
             told = ", ".join(f"{plain(each.name)} ({each.n_rows})" for each in gap.instead)
             click.echo(f"In its place: {told}.")

@@ -15,29 +15,19 @@ from .progress import progress
 from .results import Results
 
 
-def low_samples(
-    run: Run,
-    found: Results,
-    *,
-    most: int | None = EXPLAINED_PER_SUBGOAL,
-    all_rows: bool = False,
-    seed: int = 0,
-) -> Mapping[int, np.ndarray]:
+def low_samples(run: Run, found: Results, *, all_rows: bool = False, seed: int = 0) -> Mapping[int, np.ndarray]:
     """The places (n,) in the results of rows whose scores are to be explained, by the subgoal's column.
 
-    Of each gap its low rows, at most `most` by seed; with `all_rows` every row that was judged, of every subgoal. Of
-    rows that hold the same sample the first alone.
+    Of each gap its low rows, at most 200 by seed; with `all_rows` every row that was judged, of every subgoal. Of rows
+    that hold the same sample the first alone.
     """
     wanted = {}
     for column, covered in enumerate(found.coverage):
         chosen = found.values[found.value][:, column]
         if all_rows:
-            rows = np.flatnonzero(~np.isnan(chosen))
+            wanted[column] = distinct(run, found, np.flatnonzero(~np.isnan(chosen)))
         elif covered.verdict == "gap":
-            rows = low_rows(chosen, most=most, seed=seed)
-        else:
-            continue
-        wanted[column] = distinct(run, found, rows)
+            wanted[column] = distinct(run, found, low_rows(chosen, most=EXPLAINED_PER_SUBGOAL, seed=seed))
     return wanted
 
 
@@ -47,37 +37,40 @@ def distinct(run: Run, found: Results, rows: np.ndarray) -> np.ndarray:
     return np.asarray(rows[np.sort(first)])
 
 
-def unexplained(run: Run, found: Results, wanted: Mapping[int, np.ndarray]) -> np.ndarray:
-    """Whether each of the wanted rows still lacks its explanation, (n,), column by column."""
-    samples = run.row_samples(found.positions)
-    lacking = [np.zeros(0, dtype=bool)]
-    for column, rows in wanted.items():
-        told = run.explanations(found.judge, found.goal.subgoals[column].digest)
-        lacking.append(~np.isin(samples[rows], run.keys(each.sample for each in told)))
-    return np.concatenate(lacking)
+def unexplained(run: Run, found: Results, column: int, rows: np.ndarray) -> np.ndarray:
+    """Whether each of these rows still lacks its explanation for a subgoal, (n,)."""
+    told = run.explanations(found.judge, found.goal.subgoals[column].digest)
+    samples = run.row_samples(found.positions)[rows]
+    return ~np.isin(samples, run.keys(each.sample for each in told))
 
 
 def explain_missing(
     run: Run, judge: Judge, found: Results, wanted: Mapping[int, np.ndarray], ends: float = float("inf")
 ) -> bool:
-    """Whether it came to the end: explains the wanted rows that lack it, until `ends` on the monotonic clock."""
+    """Whether it came to the end: explains the wanted rows that lack it, until `ends` on the monotonic clock.
+
+    Each subgoal is a plan of its own, so that it is explained in the same batches whatever else is.
+    """
     samples = run.row_samples(found.positions)
     scores = found.values["score"]
-    plan = [(int(row), column) for column, rows in wanted.items() for row in rows]
-    lacking = unexplained(run, found, wanted)
+    lacking = {column: unexplained(run, found, column, rows) for column, rows in wanted.items()}
+    with progress("Explaining", sum(int(each.sum()) for each in lacking.values()), "scores") as bar:
+        for column, rows in wanted.items():
+            subgoal = found.goal.subgoals[column]
 
-    def read(some: slice) -> list[tuple[Sample, Subgoal, float]]:
-        texts = run.samples(samples[[row for row, _ in plan[some]]])
-        return [
-            (sample, found.goal.subgoals[column], float(scores[row, column]))
-            for sample, (row, column) in zip(texts, plan[some], strict=True)
-        ]
+            def read(
+                some: slice, rows: np.ndarray = rows, subgoal: Subgoal = subgoal, column: int = column
+            ) -> list[tuple[Sample, Subgoal, float]]:
+                texts = run.samples(samples[rows[some]])
+                return [
+                    (sample, subgoal, float(score))
+                    for sample, score in zip(texts, scores[rows[some], column], strict=True)
+                ]
 
-    with progress("Explaining", int(lacking.sum()), "scores") as bar:
-        for batch in explain(judge, lacking, read):
-            run.append_explanations(found.judge, batch.explanations)
-            run.count("device_seconds", batch.seconds)
-            bar.advance(len(batch.explanations))
-            if time.monotonic() > ends:
-                return False
+            for batch in explain(judge, lacking[column], read):
+                run.append_explanations(found.judge, batch.explanations)
+                run.count("device_seconds", batch.seconds)
+                bar.advance(len(batch.explanations))
+                if time.monotonic() > ends:
+                    return False
     return True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .judging import Models, engine_options
+from .table import as_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
     with Run.open(run, write=True) as opened, Models(options) as models:
         failures = recommend_run(opened, models, options)
         if options["as_json"]:
-            click.echo(json.dumps(as_json(opened), indent=2, ensure_ascii=False))
+            click.echo(as_text(as_json(opened)))
         else:
             print_recommendations(opened)
     leave(ctx, failures)
@@ -54,26 +54,24 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
 
 def recommend_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter[str]:
     """Why answers of the model are missing, counted; the recommendations are in the run."""
-    from ..cards import load_card
     from ..phases.recommend import TELLS_APART, recommend
-    from .analyze import analyst_of
-    from .judging import run_card
+    from .analyze import analyst_card, analyst_of
     from .results import analyzed
 
     found = analyzed(run)
     covered = {each.subgoal.id: each for each in found.coverage}
     column = {each.subgoal.id: place for place, each in enumerate(found.coverage)}
     gaps = [(gap, covered[gap.subgoal], _around(run, found, column[gap.subgoal])) for gap in run.gaps()]
-    asker = analyst_of(run, models, found, options["analyst"]) if gaps and not options["plain"] else None
-    card = load_card(options["analyst"]) if options["analyst"] else run_card(found.identity)
+    asker = analyst_of(run, models, options["analyst"]) if gaps and not options["plain"] else None
+    author = analyst_card(run, options["analyst"]).name if asker else ""
     if asker and not asker.fitness(TELLS_APART).fit:
         click.echo(
-            f"{card.name} is not fit to write issue and fix: it hardly tells two capabilities apart (see `goalcover "
+            f"{author} is not fit to write issue and fix: it hardly tells two capabilities apart (see `goalcover "
             "clarify`). They are told in set words; name a larger model with --analyst.",
             err=True,
         )
         asker = None
-    written = recommend(asker, card.name, gaps)
+    written = recommend(asker, author, gaps)
     run.put_recommendations(written)
     failures = asker.failures if asker else Counter[str]()
     details = {
@@ -100,7 +98,7 @@ def _around(run: Run, found: Results, column: int) -> Surroundings:
     best = np.where(np.isnan(values).all(axis=1), np.nan, np.nanmax(np.nan_to_num(values, nan=-1.0), axis=1))
     idle = judged & ~np.isnan(values).any(axis=1) & (best < SUPPORT_AT - 1e-9)
     near = np.flatnonzero(judged & (own > LOW + 1e-9) & (own < SUPPORT_AT - 1e-9))
-    return Surroundings(run.n_rows(), int(judged.sum()), int(idle.sum()), _samples(run, found, own, near))
+    return Surroundings(run.n_rows(), len(own), int(idle.sum()), _samples(run, found, own, near))
 
 
 def _samples(run: Run, found: Results, own: np.ndarray, rows: np.ndarray) -> tuple[str, ...]:

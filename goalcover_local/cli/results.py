@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -104,13 +105,42 @@ def analyzed(run: Run) -> Results:
     """The results of which the run's gaps are. Raises StoreError if none were analyzed, or if they are of others."""
     told = latest(run, ANALYZED)
     if told is None:
-        raise StoreError(f"The gaps of {run.folder} were not analyzed.", f"Run `goalcover analyze {run.folder}` first.")
+        raise StoreError(f"The gaps of {run.folder} were not analyzed.", f"Run `{_analyze(run)}` first.")
     now = settings(run)
+    stale = StoreError(f"The gaps of {run.folder} are of an earlier assessment.", f"Run `{_analyze(run)}` again.")
     if any(told[name] != now[name] for name in ("judge", "goal", "data", "seed", "limit")):
-        raise StoreError(
-            f"The gaps of {run.folder} are of an earlier assessment.", f"Run `goalcover analyze {run.folder}` again."
+        raise stale
+    found = results(run, value=told["value"], tau=told["tau"], rule=told["rule"])
+    n_judged = sum(covered.n_judged for covered in found.coverage)
+    if n_judged != told["n_judged"] or [gap.subgoal for gap in run.gaps()] != told["gaps"]:
+        raise stale
+    return found
+
+
+def _analyze(run: Run) -> str:
+    """The command that analyzes a run, as it is typed."""
+    return f"goalcover analyze {shlex.quote(str(run.folder))}"
+
+
+def identity(run: Run) -> Mapping[str, Any]:
+    """What there is to know of the judge of the run's latest assessment."""
+    return run.judges()[str(settings(run)["judge"])]
+
+
+def n_unjudged(found: Results) -> int:
+    """How many pairs of the rows drawn are still to be judged."""
+    return sum(len(found.positions) - covered.n_judged - covered.n_failed for covered in found.coverage)
+
+
+def tell_unfinished(found: Results) -> None:
+    """Nothing; warns where an assessment is not finished."""
+    import click
+
+    if n := n_unjudged(found):
+        click.echo(
+            f"The assessment is not finished: {n} pairs are still to be judged. What follows is of those that are.",
+            err=True,
         )
-    return results(run, value=told["value"], tau=told["tau"], rule=told["rule"])
 
 
 def as_json(run: Run, found: Results) -> dict[str, Any]:
@@ -181,8 +211,7 @@ def print_results(run: Run, found: Results) -> None:
         )
     print_table(header, rows, right=(1, 4, 6, 7, 8))
     click.echo(f"{len(found.positions)} rows, value: {found.value}, rule: {found.rule}, judge: {_judge_line(found)}")
-    n_missing = sum(len(found.positions) - c.n_judged - c.n_failed for c in found.coverage)
-    if n_missing:
+    if n_missing := n_unjudged(found):
         click.echo(f"NOT FINISHED: {n_missing} pairs are still to be judged; the same `goalcover assess` goes on.")
     if found.n_truncated:
         click.echo(f"{found.n_truncated} samples were longer than the judge's context and cut in their middle.")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import click
 
 from .assess import assess_options
+from .table import as_text
 
 
 @click.command("run", short_help="Assess, analyze and recommend in one go.")
@@ -35,14 +35,20 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       goalcover run family-clinic data.jsonl --run runs/first
       goalcover run goal.toml data.jsonl --run runs/first --limit 500 --json
     """
+    from ..cards import load_card
     from . import analyze, recommend, results
     from .assess import assessed, ended
 
+    if options["analyst"]:
+        load_card(options["analyst"])
     with assessed(options) as (run, models, finished):
         found = results.results(run, value=options["value"], tau=options["tau"], rule=options["rule"])
         n_failed = ended(run, found, finished)
         if not finished:
-            results.print_results(run, found)
+            if options["as_json"]:
+                click.echo(as_text(results.as_json(run, found)))
+            else:
+                results.print_results(run, found)
             ctx.exit(130)
         chosen = {**options, "only": (), "explain": options["explain"] != "none", "plain": False}
         failures = analyze.analyze_run(run, models, chosen) + recommend.recommend_run(run, models, chosen)
@@ -53,7 +59,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
                 "gaps": analyze.as_json(run)["gaps"],
                 "recommendations": recommend.as_json(run)["recommendations"],
             }
-            click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+            click.echo(as_text(told))
         else:
             results.print_results(run, found)
             analyze.print_gaps(run)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .table import as_text
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -25,11 +27,12 @@ def command(run: Path, as_json: bool) -> None:
       goalcover status runs/first
     """
     from ..store import Run
+    from .decomposition import plain
 
     with Run.open(run, write=False) as opened:
         told = _status(opened)
     if as_json:
-        click.echo(json.dumps(told, indent=2, ensure_ascii=False))
+        click.echo(as_text(told))
         return
     for name, value in told.items():
         if name == "audit trail" and value["problems"]:
@@ -37,12 +40,12 @@ def command(run: Path, as_json: bool) -> None:
         elif name == "audit trail":
             click.echo(f"audit trail       {value['events']} events, whole, last hash {value['last']}")
         else:
-            click.echo(f"{name:<17} {_in_words(value)}")
+            click.echo(f"{name:<17} {plain(_in_words(value))}")
 
 
 def _status(run: Run) -> dict[str, Any]:
     """What there is to say of a run, by what it is about."""
-    from .results import results
+    from .results import STARTED, results
 
     events = run.events()
     audit = {"events": len(events), "last": events[-1].hash if events else "", "problems": run.verify_events()}
@@ -50,9 +53,13 @@ def _status(run: Run) -> dict[str, Any]:
     rows = {"used": counts.rows, "different": counts.samples, "refused": counts.refusals}
     origin = run.origin()
     told: dict[str, Any] = {"run": str(run.folder), "data": origin.path if origin else "", "rows": rows}
-    if not any(event.kind == "assessment started" for event in events):
-        return {**told, "audit trail": audit, "next": "goalcover assess GOAL DATA --run " + str(run.folder)}
-    found = results(run)
+    folder = shlex.quote(str(run.folder))
+    if not any(event.kind == STARTED for event in events):
+        return {**told, "audit trail": audit, "next": f"goalcover assess GOAL DATA --run {folder}"}
+    try:
+        found = results(run)
+    except KeyError:
+        return {**told, "audit trail": audit, "next": "bring the run back from a copy: its record was altered"}
     n_pairs = len(found.positions) * len(found.coverage)
     n_judged = sum(covered.n_judged for covered in found.coverage)
     n_failed = sum(covered.n_failed for covered in found.coverage)
@@ -83,17 +90,18 @@ def _analysis(run: Run) -> str:
 
 def _next(run: Run, found: Results, n_left: int, told: dict[str, Any]) -> str:
     """The command that comes next."""
+    folder = shlex.quote(str(run.folder))
     if n_left:
         return f"the same goalcover assess again: {n_left} pairs are still to be judged"
     if told["assess"]["failed"]:
         return f"the same goalcover assess with --retry-failed: {told['assess']['failed']} judgements failed"
     if told["analyze"] in ("none", "of an earlier assessment"):
-        return f"goalcover analyze {run.folder}"
+        return f"goalcover analyze {folder}"
     if run.gaps() and not told["recommend"]:
-        return f"goalcover recommend {run.folder}"
+        return f"goalcover recommend {folder}"
     if run.gaps() and not told["synthesize"]:
-        return f"goalcover synthesize {run.folder}, or collect what `goalcover recommend` names"
-    return f"goalcover filter {run.folder} -o aligned.jsonl"
+        return f"goalcover synthesize {folder}, or collect what `goalcover recommend` names"
+    return f"goalcover filter {folder} -o aligned.jsonl"
 
 
 def _in_words(value: Any) -> str:

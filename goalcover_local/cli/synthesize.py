@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .judging import Models, engine_options
+from .table import as_text
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -72,7 +73,7 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
         if options["output"]:
             _write(opened, options["output"])
         if options["as_json"]:
-            click.echo(json.dumps(as_json(opened), indent=2, ensure_ascii=False))
+            click.echo(as_text(as_json(opened)))
         else:
             _print_candidates(opened)
     leave(ctx, failures)

@@ -38,12 +38,17 @@ class _Remark:
 
 
 def analyze(
-    asker: Asker, subgoal: Subgoal, covered: Coverage, low: Mapping[str, int], explanations: Sequence[Explanation]
+    asker: Asker,
+    subgoal: Subgoal,
+    covered: Coverage,
+    low: Mapping[str, int],
+    explanations: Sequence[Explanation],
 ) -> Gap:
     """The gap of a subgoal: its recurring missing capabilities, each with its evidence.
 
     `low` maps the digest of each low-scoring sample to the rows that hold it; explanations of other samples are passed
-    over. What a model cannot summarise is left out and counted by the asker.
+    over. What a model cannot summarise is left out and counted by the asker. What it echoes from its examples has no
+    evidence, and goes.
     """
     remarks = _distinct([each for each in explanations if each.sample in low], low)
     texts = [remark.text for remark in remarks]
@@ -80,11 +85,13 @@ def _distinct(explanations: Sequence[Explanation], low: Mapping[str, int]) -> li
     """The explanations, those that differ in case and space alone taken together: the most frequent first."""
     held: dict[str, dict[str, str]] = {}
     for each in sorted(explanations, key=lambda each: each.sample):
-        text = one_line(each.text)[:_LONGEST]
+        text = one_line(each.text).encode("utf-8", "replace").decode()
+        text = text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
         if text:
             held.setdefault(text.casefold(), {})[each.sample] = text
     remarks = [
-        _Remark(min(found.values()), tuple(found), sum(low[sample] for sample in found)) for found in held.values()
+        _Remark(next(iter(found.values())), tuple(found), sum(low[sample] for sample in found))
+        for found in held.values()
     ]
     return sorted(remarks, key=lambda remark: (-remark.n_rows, remark.text))
 

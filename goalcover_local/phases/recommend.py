@@ -5,6 +5,7 @@ A model writes issue and fix, in the manner of the paper's section 5.4; every nu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,16 +22,20 @@ TELLS_APART = "overlap"
 
 _TOKENS = 160
 
+_NUMBER = re.compile(r"\d{2,}|\d+ ?%")
+"""A number that a model must not make up: every one that is told is counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What a dataset holds beside a gap: rows in all and judged, rows that support no subgoal, and near samples.
+    """What a dataset holds beside a gap: rows in all and drawn, rows that support no subgoal, and near samples.
 
-    `near` are digests of samples whose value comes closest to support without reaching it, nearest first.
+    `n_drawn` are the rows that the assessment drew, failed judgements and all. `near` are digests of samples whose
+    value comes closest to support without reaching it, nearest first.
     """
 
     n_rows: int
-    n_judged: int
+    n_drawn: int
     n_idle: int
     near: tuple[str, ...]
 
@@ -41,12 +46,14 @@ def recommend(
     """A recommendation for each gap, in their order; without an asker, or where it fails, in plain set words."""
     texts = [_texts(gap, covered) for gap, covered, _ in gaps]
     answers = asker.write("recommendation", texts, max_tokens=_TOKENS) if asker else []
-    shown = {example["answer"]["fix"] for example in asker.question("recommendation").examples} if asker else set()
+    shown = _shown(asker)
     recommended = []
     for place, (gap, covered, around) in enumerate(gaps):
         fields = (answers[place].fields if answers else None) or {}
         written = {name: one_line(str(text)) for name, text in fields.items()}
-        well = all(written.get(name) for name in ("issue", "fix")) and written.get("fix") not in shown
+        well = all(written.get(name) for name in ("issue", "fix")) and not any(
+            text in shown or _NUMBER.search(text) for text in written.values()
+        )
         missing = missing_rows(gap, covered, around)
         recommended.append(
             Recommendation(
@@ -62,6 +69,12 @@ def recommend(
     return recommended
 
 
+def _shown(asker: Asker | None) -> set[str]:
+    """What the question's examples answer: a model that says the same echoes them."""
+    examples = asker.question("recommendation").examples if asker else ()
+    return {text for example in examples for text in example["answer"].values()}
+
+
 def missing_rows(gap: Gap, covered: Coverage, around: Surroundings) -> int:
     """How many supporting rows the whole dataset lacks to reach the target share, taking the rows judged for all."""
     n_hits = round(gap.n_support / gap.n_judged * around.n_rows) if gap.n_judged else 0
@@ -70,6 +83,8 @@ def missing_rows(gap: Gap, covered: Coverage, around: Surroundings) -> int:
 
 def issue(gap: Gap, covered: Coverage) -> str:
     """What is wrong, in a sentence of counted facts."""
+    if not gap.n_judged:
+        return f"No row was judged for “{covered.subgoal.name}”."
     if gap.absent:
         told = f"No row of {gap.n_judged} supports “{covered.subgoal.name}”"
     else:
@@ -97,32 +112,44 @@ def _texts(gap: Gap, covered: Coverage) -> dict[str, str]:
 def _actions(gap: Gap, covered: Coverage, around: Surroundings, n_missing: int, sources: str) -> list[Action]:
     """What to do, most certain first: judge more, collect, have written, leave out."""
     subgoal, found = covered.subgoal, []
-    if around.n_judged < around.n_rows:
-        left = around.n_rows - around.n_judged
-        found.append(
-            Action("assess", left, f"Judge the {left} rows that were not drawn before you trust the numbers below.")
-        )
+    if left := around.n_rows - around.n_drawn:
+        text = f"Judge the {_rows(left)} that the assessment did not draw before you trust the numbers below."
+        found.append(Action("assess", left, text))
     if n_missing:
         named = _listed([each.name for each in gap.missing])
         what = f" on {named}" if named else ""
         where = f" Where they are usually found: {sources.rstrip('.')}." if sources else ""
-        near = f" {len(around.near)} samples come near: look where those came from." if around.near else ""
+        near = f" Look where those came from that come near ({len(around.near)})." if around.near else ""
         target = f"the target share of {100 * subgoal.target_share:g}%"
-        text = f"Collect at least {n_missing} rows that support it{what}, to reach {target}.{where}{near}"
+        text = f"Collect {_rows(n_missing)} or more that support it{what}, to reach {target}.{where}{near}"
         found.append(Action("curate", n_missing, text))
         sure = stats.rows_to_share(gap.n_support, gap.n_judged, subgoal.target_share, surely=True)
-        scaled = round(sure * around.n_rows / gap.n_judged) if gap.n_judged else sure
-        text = f"Or have up to {n_missing} written (`goalcover synthesize`); some {scaled} make the verdict “covered”."
+        scaled = -(-sure * around.n_rows // gap.n_judged) if gap.n_judged else sure
+        text = (
+            f"Or have them written (`goalcover synthesize -n {n_missing}`): {n_missing} reach the target, "
+            f"about {scaled} make the verdict “covered”."
+        )
         found.append(Action("synthesize", n_missing, text))
+    elif gap.n_judged:
+        share = 100 * gap.n_support / gap.n_judged
+        text = (
+            f"Nothing need be added for the target share of {100 * subgoal.target_share:g}%: {share:.1f}% support it. "
+            "Only its mean is low, as that of any subgoal is among many; collect more if the goal asks for more."
+        )
+        found.append(Action("curate", 0, text))
     if around.n_idle and gap.n_support:
         before = gap.n_support / gap.n_judged
         after = gap.n_support / max(1, gap.n_judged - around.n_idle)
         text = (
-            f"Leave out the {around.n_idle} rows judged that support no subgoal (`goalcover filter`): "
+            f"Leave out the {_rows(around.n_idle)} judged that support no subgoal (`goalcover filter`): "
             f"its share rises from {100 * before:.1f}% to {100 * after:.1f}%."
         )
         found.append(Action("filter", around.n_idle, text))
     return found
+
+
+def _rows(n: int) -> str:
+    return f"{n} row{'' if n == 1 else 's'}"
 
 
 def _listed(names: Sequence[str]) -> str:
