@@ -105,7 +105,9 @@ def cases(data: Path) -> list[Case]:
                     "cardiology",
                     "Cardiology",
                     "Knowledge of the heart and blood vessels, their diseases, tests and treatment.",
-                    _mesh(r"cardi|heart|coronary|myocard|atrial|ventric|aort|angina|vascular|hypertens|blood pressure|stroke|carotid|athero|thromb"),
+                    _mesh(
+                        r"cardi|heart|coronary|myocard|atrial|ventric|aort|angina|vascular|hypertens|blood pressure|stroke|carotid|athero|thromb"
+                    ),
                 ),
                 Capability(
                     "oncology",
@@ -164,18 +166,20 @@ def cases(data: Path) -> list[Case]:
     ]
 
 
-def _written(case: Case, folder: Path) -> tuple[Path, Path]:
-    """The set and its goal as files that `goalcover assess` reads."""
-    folder.mkdir(parents=True, exist_ok=True)
-    data, goal = folder / f"{case.name}.jsonl", folder / f"{case.name}.toml"
-    given, wanted = case.columns
-    rows = [{"question": row[given], "answer": row[wanted]} for row in case.rows]
-    data.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+def goal_file(case: Case, folder: Path) -> Path:
+    """The goal of a set as a file that `goalcover assess` reads."""
     tables = [
         f"[[subgoals]]\nid = {c.id!r}\nname = {c.name!r}\ndescription = {c.description!r}" for c in case.capabilities
     ]
+    goal = folder / f"{case.name}.toml"
     goal.write_text(f"goal = {json.dumps(case.goal)}\n\n" + "\n\n".join(tables) + "\n", encoding="utf-8")
-    return data, goal
+    return goal
+
+
+def written(case: Case, rows: Sequence[Row]) -> list[dict[str, str]]:
+    """Rows of a set as questions and answers."""
+    asked, said = case.columns
+    return [{"question": row[asked], "answer": row[said]} for row in rows]
 
 
 @dataclass
@@ -216,7 +220,9 @@ def main(data_dir: Path, work: Path, card_name: str, rows: int, only: tuple[str,
     for case in cases(data_dir):
         if only and case.name not in only:
             continue
-        data, goal = _written(case, work)
+        work.mkdir(parents=True, exist_ok=True)
+        data, goal = work / f"{case.name}.jsonl", goal_file(case, work)
+        data.write_text("".join(json.dumps(row) + "\n" for row in written(case, case.rows)), encoding="utf-8")
         folder = work / f"{case.name}-{card_name}-{rows}"
         command = [sys.executable, "-m", "goalcover_local.cli.main", "assess", str(goal), str(data)]
         command += ["--run", str(folder), "--judge", card_name, "--limit", str(rows), "--explain", "none"]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from bench_gaps import cases
+from bench_gaps import cases, goal_file, written
 
 SUBGOAL = "cardiology"
 
@@ -66,21 +66,13 @@ def main(data_dir: Path, work: Path, card: str, rows: int, n_wanted: int) -> Non
     shuffled = list(case.rows)
     random.Random(0).shuffle(shuffled)
 
-    def written(some: list[Any]) -> list[dict[str, str]]:
-        return [{"question": row["QUESTION"], "answer": row["LONG_ANSWER"]} for row in some]
-
     work.mkdir(parents=True, exist_ok=True)
-    left = written([row for row in shuffled if not taught_by(row)][:rows])
+    left = written(case, [row for row in shuffled if not taught_by(row)][:rows])
     data = _lines(work / "data.jsonl", left)
-    holdout = _lines(work / "holdout.jsonl", written([row for row in shuffled if taught_by(row)]))
+    holdout = _lines(work / "holdout.jsonl", written(case, [row for row in shuffled if taught_by(row)]))
     edited = {**left[1], "answer": left[1]["answer"].replace(" the ", " a ", 1)}
     drafts = _lines(work / "drafts.jsonl", [left[0], edited])
-    tables = [
-        f"[[subgoals]]\nid = {c.id!r}\nname = {c.name!r}\ndescription = {c.description!r}" for c in case.capabilities
-    ]
-    goal = work / "goal.toml"
-    goal.write_text(f"goal = {json.dumps(case.goal)}\n\n" + "\n\n".join(tables) + "\n", encoding="utf-8")
-
+    goal = goal_file(case, work)
     run, again, mixes = work / "run", work / "again", work / "mixes"
     took = {"run": _goalcover("run", goal, data, "--run", run, "--judge", card)}
     if SUBGOAL not in [gap["subgoal"] for gap in _told(run, "--what", "gaps")]:
