@@ -24,6 +24,7 @@ GROUP = 4
 FIT = 0.5
 """The least Spearman correlation of grades with those of our graded samples at which a model is fit to grade."""
 
+_FLAT = 1e-9
 _TOKENS = 60
 _PLACES = "abcd"
 
@@ -38,24 +39,38 @@ class Discriminator:
         }
 
     @cached_property
-    def scale(self) -> scales.Scale:
-        """The map from evidence to grades, with its agreement on our graded samples."""
+    def scale(self) -> scales.Scale | None:
+        """The map from evidence to grades, with its agreement on our graded samples; None if it cannot grade at all.
+
+        That is where it failed on most of them, or says the same of all.
+        """
         cases = reference_cases("quality")
         graded = np.array([float(case["answer"]["score"]) for case in cases])
         found = self._evidence([case["fields"] for case in cases])
         share = float((graded >= SUPPORT_AT).mean())
-        return scales.fit(found, graded.tolist(), digest_of(cases), supporting_share=share)
+        try:
+            scale = scales.fit(found, graded.tolist(), digest_of(cases), supporting_share=share)
+        except ValueError:
+            return None
+        return scale if np.ptp(scale.evidence) > _FLAT else None
+
+    @property
+    def agreement(self) -> float:
+        """Spearman's correlation of its grades of our graded samples with ours, in [-1, 1]; 0 if it cannot grade."""
+        return self.scale.agreement if self.scale else 0.0
 
     @property
     def fit(self) -> bool:
         """Whether its grades of our graded samples go with ours."""
-        return self.scale.agreement >= FIT
+        return self.agreement >= FIT
 
     def quality(self, subgoal: Subgoal, samples: Sequence[Sample]) -> list[Mapping[str, float | None]]:
-        """The grade of each sample in each of `QUALITIES`, in [0, 1]."""
-        texts = [self._texts(subgoal, sample, respect) for sample in samples for respect in QUALITIES]
-        if not texts:
+        """The grade of each sample in each of `QUALITIES`, in [0, 1]; all None if it cannot grade."""
+        if not samples:
             return []
+        if self.scale is None:
+            return [dict.fromkeys(QUALITIES) for _ in samples]
+        texts = [self._texts(subgoal, sample, respect) for sample in samples for respect in QUALITIES]
         grades = self.scale.apply(self._evidence(texts)).reshape(len(samples), len(QUALITIES))
         return [
             {name: None if np.isnan(grade) else float(grade) for name, grade in zip(QUALITIES, row, strict=True)}

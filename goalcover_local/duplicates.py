@@ -1,7 +1,7 @@
 """Near-duplicates: what a new sample repeats of the dataset, of a held-out file or of another new sample.
 
-Texts are compared by the share of characters that both have in the same order (rapidfuzz's normalised Indel
-similarity), in small letters and without differences of space and punctuation.
+Texts are compared by the share of words that both have in the same order (rapidfuzz's normalised Indel similarity over
+lists of words), in small letters and without differences of space and punctuation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,13 @@ AT = 0.9
 SHORT = 80
 """Characters below which an output alone tells nothing: many rows may rightly be answered "yes"."""
 
+FEW = 8
+"""Words below which a text is a near-duplicate only of its equal: one word of seven changes what is said."""
+
 _SHORT_INPUT = 20
+_SIGNS = 0x110000
+_WORD = re.compile(r"[\u0E00-\u0EFF\u3040-\u30FF\u3400-\u9FFF]|[^\W\u0E00-\u0EFF\u3040-\u30FF\u3400-\u9FFF]+")
+"""A run of letters and digits; a single sign in scripts that put no space between words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +42,11 @@ class Known:
     """Samples that new ones must not repeat."""
 
     def __init__(self, at: float = AT) -> None:
-        self._at = 100 * at
+        self._at = at
         self._ids: list[tuple[str, str]] = []
-        self._texts: dict[str, list[str]] = {"sample": [], "output": [], "input": []}
+        self._signs: dict[str, int] = {}
+        self._equal: dict[str, dict[str, int]] = {"sample": {}, "output": {}, "input": {}}
+        self._long: dict[str, list[str | None]] = {"sample": [], "output": [], "input": []}
 
     def add(self, of: str, samples: Iterable[Sample], *, inputs: bool = False) -> None:
         """Nothing; these samples are known from now on.
@@ -46,34 +54,50 @@ class Known:
         With `inputs` their questions may not be asked again either, as for a held-out file; inputs that stand more
         than once among them are taken for instructions and may.
         """
-        samples = list(samples)
-        asked = Counter(_plain(sample.input) for sample in samples)
+        asked: Counter[str] = Counter()
+        if inputs:
+            samples = list(samples)
+            asked = Counter(" ".join(_words(sample.input)) for sample in samples)
         for sample in samples:
-            whole, said, question = _parts(sample)
+            for part, words in _parts(sample).items():
+                text = " ".join(words)
+                if part == "input" and (asked[text] != 1 or len(text) < _SHORT_INPUT):
+                    text = ""
+                if text:
+                    self._equal[part].setdefault(text, len(self._ids))
+                self._long[part].append(self._coded(words) if text and len(words) >= FEW else None)
             self._ids.append((of, sample.id))
-            self._texts["sample"].append(whole)
-            self._texts["output"].append(said if len(said) >= SHORT else "")
-            alone = inputs and asked[question] == 1 and len(question) >= _SHORT_INPUT
-            self._texts["input"].append(question if alone else "")
 
     def like(self, sample: Sample) -> Likeness | None:
         """The known sample that this one repeats, or None: as a whole, in its output, or in a held-out input."""
-        from rapidfuzz import fuzz, process
+        from rapidfuzz import process
+        from rapidfuzz.distance import Indel
 
-        whole, said, question = _parts(sample)
-        wanted = {"sample": whole, "output": said if len(said) >= SHORT else "", "input": question}
-        for part, text in wanted.items():
-            found = text and process.extractOne(text, self._texts[part], scorer=fuzz.ratio, score_cutoff=self._at)
-            if found:
-                of, identity = self._ids[found[2]]
-                return Likeness(of, identity, part, found[1] / 100)
+        for part, words in _parts(sample).items():
+            place, similarity = self._equal[part].get(" ".join(words)), 1.0
+            if place is None and len(words) >= FEW:
+                found = process.extractOne(
+                    self._coded(words), self._long[part], scorer=Indel.normalized_similarity, score_cutoff=self._at
+                )
+                if found:
+                    _, similarity, place = found
+            if place is not None:
+                return Likeness(*self._ids[place], part, similarity)
         return None
 
+    def _coded(self, words: Iterable[str]) -> str:
+        """A text with one character for each word: to compare these is to compare lists of words, only faster.
 
-def _parts(sample: Sample) -> tuple[str, str, str]:
-    asked, said = _plain(sample.input), _plain(sample.output)
-    return f"{asked} {said}".strip(), said, asked
+        Words share a character only where more than a million different ones are known.
+        """
+        return "".join(chr(self._signs.setdefault(word, len(self._signs)) % _SIGNS) for word in words)
 
 
-def _plain(text: str) -> str:
-    return " ".join(re.findall(r"\w+", text.casefold()))
+def _parts(sample: Sample) -> dict[str, list[str]]:
+    """The words of what is compared: of the whole, of an output that is not short, of the input."""
+    asked, said = _words(sample.input), _words(sample.output)
+    return {"sample": asked + said, "output": said if len(" ".join(said)) >= SHORT else [], "input": asked}
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(text.casefold())

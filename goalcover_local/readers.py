@@ -152,20 +152,27 @@ def read(
 
 
 def written_columns(layout: Layout) -> tuple[str, ...]:
-    """The names of the texts that make a new row of a layout, the inputs first; optional columns are left out."""
-    if layout.turns:
-        return ("user", "assistant")
-    return tuple(column for column in (*layout.input, *layout.output) if column not in layout.optional)
+    """The names of the texts that make a new row of a layout, the inputs first."""
+    return ("user", "assistant") if layout.turns else tuple(dict.fromkeys((*layout.input, *layout.output)))
 
 
 def written_texts(layout: Layout, sample: Sample) -> Mapping[str, str] | None:
-    """The texts of a row as they would be written anew, by `written_columns`; None if one is empty or no text."""
+    """The texts of a row as they would be written anew, by `written_columns`.
+
+    None if one is no text, or is empty and not optional, or if a conversation is more than a turn of the user and one
+    of the assistant.
+    """
+    values = json.loads(sample.raw)
     if layout.turns:
-        texts: dict[str, Any] = {"user": sample.input, "assistant": sample.output}
+        turns = [_turn(turn, "a turn") for turn in values[layout.turns]]
+        if [role for role, _ in turns] != ["user", "assistant"]:
+            return None
+        texts: dict[str, Any] = dict(turns)
     else:
-        values = json.loads(sample.raw)
         texts = {column: values.get(column) for column in written_columns(layout)}
-    return texts if all(isinstance(text, str) and text.strip() for text in texts.values()) else None
+        texts |= {column: "" for column in layout.optional if texts[column] is None}
+    well = all(isinstance(text, str) and (text.strip() or column in layout.optional) for column, text in texts.items())
+    return texts if well else None
 
 
 def new_row(layout: Layout, texts: Mapping[str, str], identity: str) -> dict[str, Any]:

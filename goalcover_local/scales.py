@@ -161,7 +161,8 @@ def fit(
 
     Pairs are weighted so that the share of those that support their subgoal is as in data with many; a scale that
     predicted anchors one by one would shrink a weak judge's values to the middle, and no row would ever reach 0.6.
-    Missing evidence (NaN) is left out. Raises ValueError if fewer than 20 pairs are left, or all are of one kind.
+    Missing evidence (NaN) is left out; evidence that is the same for all agrees with nothing (0). Raises ValueError if
+    fewer than 20 pairs are left, or all are of one kind.
     Source: Kolen and Brennan, Test Equating, Scaling, and Linking (2014), chapter 2.
     """
     x, y = np.asarray(found, dtype=float), np.asarray(anchors, dtype=float)
@@ -177,7 +178,7 @@ def fit(
         share = weights[y >= anchor - 1e-9].sum()
         if share > 0:
             knots.append((float(np.interp(share, reached, x[falling])), anchor))
-    rho = float(spearmanr(x, y).statistic)
+    rho = float(spearmanr(x, y).statistic) if np.ptp(x) > 0 else 0.0
     return Scale(tuple(e for e, _ in knots), tuple(a for _, a in knots), reference, rho)
 
 

@@ -106,7 +106,8 @@ def cases(data: Path) -> list[Case]:
                     "Cardiology",
                     "Knowledge of the heart and blood vessels, their diseases, tests and treatment.",
                     _mesh(
-                        r"cardi|heart|coronary|myocard|atrial|ventric|aort|angina|vascular|hypertens|blood pressure|stroke|carotid|athero|thromb"
+                        r"cardi|heart|coronary|myocard|atrial|ventric|aort|angina|vascular"
+                        r"|hypertens|blood pressure|stroke|carotid|athero|thromb"
                     ),
                 ),
                 Capability(

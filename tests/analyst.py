@@ -20,7 +20,7 @@ from goalcover_local.questions import Question, load_question
 from goalcover_local.terms import ANCHOR_TEXTS
 
 ASKED: Mapping[str, Question] = {
-    name: load_question(name) for name in ("alignment", "missing-capability", "recommendation")
+    name: load_question(name) for name in ("alignment", "subject", "missing-capability", "recommendation")
 }
 """What it understands besides clarification's questions."""
 
@@ -78,6 +78,8 @@ class Analyst(Clarifier):
                 about = re.findall(r"\w{4,}", texts["input"]) or ["nothing"]
                 lacks = lacking[len(texts["input"]) % len(lacking)] if lacking else "everything"
                 return {"score": 0.0, "explanation": f"Tells of {about[-1].lower()} and lacks {lacks}."}
+            case "subject":
+                return {"subject": " ".join(re.findall(r"\w+", texts["input"])[:10]) or "nothing"}
             case "missing-capability":
                 told = {"missing": r"lacks (\w+)", "instead": r"Tells of (\w+)"}
                 return {field: most_often(re.findall(sought, texts["remarks"])) for field, sought in told.items()}
@@ -91,15 +93,15 @@ class Analyst(Clarifier):
 
 
 def most_often(found: Sequence[str]) -> str:
-    """The most frequent of these words, the first by the alphabet of equals; "" of none."""
+    """The most frequent of these words, the first by the alphabet of equals; of none, a word that has no evidence."""
     counted = Counter(found)
-    return min(counted, key=lambda word: (-counted[word], word), default="")
+    return min(counted, key=lambda word: (-counted[word], word), default="nothing")
 
 
 class Told(Asker):
     """An asker of an analyst that writes these answers to `missing-capability`, whatever it is asked."""
 
-    def __init__(self, missing: Sequence[str], instead: Sequence[str] = ("",)) -> None:
+    def __init__(self, missing: Sequence[str], instead: Sequence[str] = ("nothing",)) -> None:
         self.model = Analyst()
         self.model.written["missing-capability"] = lambda _: self._next(missing, instead)
         super().__init__(self.model)

@@ -36,6 +36,18 @@ def words(text: str) -> set[str]:
     return {word.rstrip("s") for word in re.findall(r"\w{4,}", text.lower())}
 
 
+def given(prefill: str, answer: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a prompt's prefill gives; a text that it begins goes on with the answer's own."""
+    if not prefill:
+        return {}
+    try:
+        fields: dict[str, Any] = json.loads(prefill + '"}')
+    except ValueError:
+        fields = json.loads(prefill + "null}")
+    asking, start = fields.popitem()
+    return {**fields, asking: f"{start}. {answer[asking]}"} if start else fields
+
+
 class Clarifier(ScriptedEngine):
     """Answers clarification's questions by rules. It fails on prompts in which the word of `fails_on` stands.
 
@@ -82,8 +94,7 @@ class Clarifier(ScriptedEngine):
             name, texts = self._understood(prompt)
             question = self._questions[name or "refinement"]
             answer = dict(self._written(name, texts, seed)) if name else {"statement": "The sea."}
-            known = json.loads(prompt.prefill.rstrip(' "').rpartition(",")[0] + "}") if "," in prompt.prefill else {}
-            text = question.written({**answer, **known})
+            text = question.written({**answer, **given(prompt.prefill, answer)})
             assert text.startswith(prompt.prefill), (text, prompt.prefill)
             rest = text[len(prompt.prefill) :]
             failed = bool(self.fails_on) and self.fails_on in prompt.messages[-1].content

@@ -306,7 +306,7 @@ def test_status_and_show_read_it(goalcover: Goalcover, folder: Path) -> None:
 
 def test_it_is_analyzed_like_any_other(goalcover: Goalcover, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Analyst()
-    engine.written["missing-capability"] = lambda _: {"missing": "causes", "instead": ""}
+    engine.written["missing-capability"] = lambda _: {"missing": "causes", "instead": "nothing"}
     monkeypatch.setattr("goalcover_local.asking.open_engine", lambda *_, **__: engine)
     how = ("--no-explain", "--analyst", "smollm2-135m-instruct", "--subgoal", "causes", "--json")
     [gap] = json.loads(goalcover("analyze", folder, *how).out)["gaps"]

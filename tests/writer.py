@@ -96,7 +96,7 @@ class Writer(ScriptedEngine):
             for row, (prompt, (name, texts)) in enumerate(zip(prompts, understood, strict=True)):
                 columns = columns_of(prompt, grammar)
                 text = json.dumps(self._written(name, texts, columns, seed + row * SEED_STEP), ensure_ascii=False)
-                if "score" in prompt.prefill:  # which is given
+                if "score" in prompt.prefill:  # which is given, as may be how the explanation begins
                     text = prompt.prefill + json.dumps(json.loads(text)["explanation"], ensure_ascii=False)[1:] + "}"
                 rest = text[len(prompt.prefill) :]
                 well = text.startswith(prompt.prefill) and legal(rest, grammar) and not self.fails(name, texts)
@@ -126,9 +126,11 @@ class Writer(ScriptedEngine):
 
     def _written(self, name: str, texts: Texts, columns: Sequence[str], seed: int) -> Mapping[str, Any]:
         match name:
+            case "subject":
+                return {"subject": " ".join(re.findall(r"\w+", texts["input"])[:3]) or "nothing"}
             case "alignment":
                 way = ("how an oven is heated", "how dough is proved")[len(texts["input"]) % 2]
-                return {"explanation": f"It does not tell {way} for {texts['name']}."}
+                return {"explanation": f" and does not tell {way} for {texts['name']}."}
             case "missing-capability":
                 ways = re.findall(r"how an oven is heated|how dough is proved", texts["remarks"])
                 return {"missing": (ways or ["everything"])[0], "instead": "other things"}
@@ -228,7 +230,7 @@ def opened(monkeypatch: pytest.MonkeyPatch, *engines: Writer) -> Writer:
 
 QUESTIONS: Mapping[str, Question] = {
     name: load_question(name)
-    for name in ("alignment", "missing-capability", "sample", "revision", "quality", "ranking")
+    for name in ("alignment", "subject", "missing-capability", "sample", "revision", "quality", "ranking")
 }
 OTHER = ('{"statement": "The sea."}', '{"score": 0.0, "explanation": "The sea."}')
 """What it says when it is asked for a poem."""

@@ -26,10 +26,14 @@ UNFIT = {
 _STEERING = ("Cc", "Cs")
 """Unicode's categories of control characters and of surrogates."""
 
+_TURNING = "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+"""What embeds, isolates or overrides the direction of a text, so that it reads as another."""
+
 
 def plain(text: str) -> str:
-    """A text without what would steer a terminal or fit into no file: escapes, control characters, halves of others."""
-    return "".join(each for each in click.unstyle(text) if each == "\n" or unicodedata.category(each) not in _STEERING)
+    """A text without what steers a terminal, turns its direction or fits into no file; what joins letters stays."""
+    shown = (each for each in click.unstyle(text) if each not in _TURNING)
+    return "".join(each for each in shown if each == "\n" or unicodedata.category(each) not in _STEERING)
 
 
 def counted(n: int, noun: str) -> str:

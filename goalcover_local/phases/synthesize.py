@@ -19,7 +19,7 @@ from ..asking import Asker
 from ..discriminator import GROUP, Discriminator
 from ..duplicates import Known
 from ..grouping import stems
-from ..questions import Question
+from ..questions import Question, load_question
 from ..readers import Layout, new_row, sample_of, written_columns
 from ..terms import SUPPORT_AT, Candidate, Refusal, Sample, Subgoal, digest_of
 from .analyze import one_line
@@ -37,6 +37,9 @@ LONGEST_EXAMPLE = 800
 """Characters of a row that may serve as an example."""
 
 TEMPERATURE = 0.7
+
+WRITTEN = "another sample written"
+"""What a sample that was kept is called where a later one repeats it."""
 
 Texts = Mapping[str, str]
 
@@ -88,15 +91,17 @@ def synthesize(
             first = [_candidate(commission, texts, wave * WAVE + k) for k, texts in enumerate(waves[wave])]
         else:
             first = _written(commission, generator, wave - len(waves), wave * WAVE)
-        passed = _passed(commission, discriminator, align, known, first, wave)
+        beside = Known()
+        passed = _passed(commission, discriminator, align, (known, beside), first, wave)
         found = list(passed)
         for number in range(1, commission.rounds + 1):
+            beside.add(WRITTEN, _kept(passed))
             passed = _refined(commission, generator, discriminator, passed, number)
-            passed = _passed(commission, discriminator, align, known, passed, wave)
+            passed = _passed(commission, discriminator, align, (known, beside), passed, wave)
             found += passed
         found = _enough(found, commission.n - n_kept)
-        known.add("another sample written", [each.sample for each in found if each.fate == "kept"])
-        n_kept += sum(each.fate == "kept" for each in found)
+        known.add(WRITTEN, _kept(found))
+        n_kept += len(_kept(found))
         yield found
 
 
@@ -127,10 +132,10 @@ def prepare(commission: Commission, generator: Asker) -> None:
         for subgoal, texts in commission.examples[:2]
     ]
     for name, examples in (("sample", shown), ("revision", unfinished)):
-        question = generator.question(name)
+        question = load_question(name, single_turn=generator.question(name).single_turn)
         legal = [each for each in examples if _fits(question, form, each)]
         if not legal:
-            legal = [_recast(each, columns) for each in question.examples]
+            legal = [_recast(each, columns, commission.layout) for each in question.examples]
         generator.adapt(replace(question, form=form, examples=tuple(legal)))
 
 
@@ -154,9 +159,9 @@ def _fits(question: Question, form: JsonForm, example: Mapping[str, Any]) -> boo
     return replace(question, form=form).read(form.written(example["answer"])) is not None
 
 
-def _recast(example: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """A question's own example in other columns: its input in the first, its output in the last."""
-    answer = dict.fromkeys(columns, example["answer"]["input"])
+def _recast(example: Mapping[str, Any], columns: Sequence[str], layout: Layout) -> dict[str, Any]:
+    """A question's own example in other columns: its output in the last, its input in those before it."""
+    answer = {column: "" if column in layout.optional else example["answer"]["input"] for column in columns}
     return {"fields": example["fields"], "answer": {**answer, columns[-1]: example["answer"]["output"]}}
 
 
@@ -192,11 +197,14 @@ def _written(commission: Commission, generator: Asker, wave: int, first: int) ->
 def _candidate(
     commission: Commission, texts: Texts, number: int, provenance: Mapping[str, Any] | None = None
 ) -> Candidate:
-    """A candidate of these texts; rejected at once if they make no sample."""
+    """A candidate of these texts; rejected at once if one is empty that must not be, or if they make no sample."""
     texts = {column: str(text).strip() for column, text in texts.items()}
     identity = f"synthetic-{digest_of([commission.subgoal.id, dict(texts)])[:12]}"
     row = new_row(commission.layout, texts, identity)
     sample = sample_of(commission.layout, row, "synthetic", number + 1)
+    empty = [column for column, text in texts.items() if not text and column not in commission.layout.optional]
+    if empty:
+        sample = Refusal("synthetic", number + 1, f"{empty[0]!r} is empty")
     about = {"gap": commission.subgoal.id, **(provenance or {"generator": "a file"})}
     if isinstance(sample, Refusal):
         nothing = Sample(identity, "", "", "synthetic", number + 1)
@@ -210,7 +218,7 @@ def _passed(
     commission: Commission,
     discriminator: Discriminator,
     align: Align,
-    known: Known,
+    known: Sequence[Known],
     candidates: Sequence[Candidate],
     wave: int,
 ) -> list[Candidate]:
@@ -219,15 +227,16 @@ def _passed(
     fresh: list[int] = []
     own = Known()
     for place, each in enumerate(candidates):
-        likeness = None if each.reason else known.like(each.sample) or own.like(each.sample)
-        if likeness:
+        found = [] if each.reason else [likeness for held in (*known, own) if (likeness := held.like(each.sample))]
+        if found:
+            likeness = found[0]
             told = f"{likeness.part} like {likeness.of} {likeness.id} ({likeness.similarity:.2f})"
             done[place] = replace(each, fate="refused", reason=told)
         elif each.reason:
             done[place] = each
         else:
             fresh.append(place)
-            own.add("another sample written", [each.sample])
+            own.add(WRITTEN, [each.sample])
     samples = [candidates[place].sample for place in fresh]
     grades = discriminator.quality(commission.subgoal, samples)
     values = align(samples) if samples else []
@@ -241,7 +250,7 @@ def _passed(
 
 def _shortcoming(candidate: Candidate, least: float) -> str:
     """Why a candidate is not kept; empty if it is. What was not scored cannot pass."""
-    scored = {**candidate.quality, "alignment": candidate.alignment}
+    scored = _scores(candidate)
     unknown = [name for name, value in scored.items() if value is None]
     if unknown:
         return f"{unknown[0]} could not be scored"
@@ -261,16 +270,8 @@ def _refined(
     number: int,
 ) -> list[Candidate]:
     """What was rejected for a grade or its alignment, written again after the discriminator's criticism."""
-    flawed = [each for each in candidates if each.fate == "rejected" and each.sample.output and each.quality]
-    if not flawed:
-        return []
-    weakest = [_weakest(each) for each in flawed]
-    told = discriminator.criticism(
-        [
-            (commission.subgoal, each.sample, respect, grade)
-            for each, (respect, grade) in zip(flawed, weakest, strict=True)
-        ]
-    )
+    flawed = [each for each in candidates if each.fate == "rejected" and _falls_short(each, commission.least)]
+    told = discriminator.criticism([(commission.subgoal, each.sample, *_weakest(each)) for each in flawed])
     columns = written_columns(commission.layout)
     asked = [
         {**_of(commission.subgoal), "draft": _draft(each, columns, commission.layout), "criticism": one_line(criticism)}
@@ -291,14 +292,23 @@ def _refined(
     return again
 
 
+def _scores(candidate: Candidate) -> dict[str, float | None]:
+    """What a candidate was scored by, and how; its rank is no score."""
+    return {**candidate.quality, "alignment": candidate.alignment}
+
+
+def _falls_short(candidate: Candidate, least: float) -> bool:
+    """Whether all scores are known and one is too low: then criticism can say what to do better."""
+    scores = [*_scores(candidate).values()]
+    return None not in scores and min(value for value in scores if value is not None) < least - 1e-9
+
+
 def _weakest(candidate: Candidate) -> tuple[str, float]:
     """The respect in which a candidate did worst, and its grade; faithfulness where the judge found it off the mark."""
-    graded = {name: grade for name, grade in candidate.quality.items() if grade is not None}
-    respect = min(graded, key=lambda name: (graded[name], name), default="faithfulness")
-    grade = graded.get(respect, 0.0)
-    if candidate.alignment is not None and candidate.alignment < grade:
+    worst, respect = min((grade, name) for name, grade in candidate.quality.items() if grade is not None)
+    if candidate.alignment is not None and candidate.alignment < worst:
         return "faithfulness", candidate.alignment
-    return respect, grade
+    return respect, worst
 
 
 def _draft(candidate: Candidate, columns: Sequence[str], layout: Layout) -> str:
@@ -309,13 +319,22 @@ def _draft(candidate: Candidate, columns: Sequence[str], layout: Layout) -> str:
     return json.dumps(texts, ensure_ascii=False)
 
 
+def _kept(candidates: Sequence[Candidate]) -> list[Sample]:
+    """The samples of the candidates that are kept."""
+    return [each.sample for each in candidates if each.fate == "kept"]
+
+
 def _enough(found: Sequence[Candidate], n: int) -> list[Candidate]:
-    """The candidates, at most `n` of them kept: those with the best grades and ranks."""
+    """The candidates, at most `n` of them kept: those with the best ranks and grades.
+
+    What had no group to be ranked in counts as what is neither better nor worse than its group.
+    """
 
     def worth(place: int) -> tuple[float, float, int]:
         each = found[place]
         grades = [value for value in each.quality.values() if value is not None]
-        return -(each.rank or 0.0), -float(np.mean(grades)) if grades else 0.0, place
+        rank = 1 / GROUP if each.rank is None else each.rank
+        return -rank, -float(np.mean(grades)) if grades else 0.0, place
 
     kept = sorted((place for place, each in enumerate(found) if each.fate == "kept"), key=worth)
     surplus = set(kept[n:])
