@@ -46,7 +46,7 @@ TEXTS = (
     ("Where is the station {}?", f"In street {{}}, on the left: {CANARY}."),
     ("Where is the harbour {}?", f"In street {{}}, on the right: {CANARY}."),
 )
-WORK = ("score", "alignment", "missing-capability", "recommendation")
+WORK = ("score", "subject", "alignment", "missing-capability", "recommendation")
 """What is asked for a run; the rest is asked to prove a model."""
 ASSESS = ("goal.toml", "data.jsonl", "--run")
 
@@ -159,7 +159,7 @@ def test_interrupted_at_any_batch_and_continued_it_equals_an_unbroken_run(
     goalcover("run", *ASSESS, "unbroken")
     n_asked = asked(analyst) - before
     n_batches = len(batches)
-    assert len(set(names)) == 3, "judging and explaining, analyzing, recommending"
+    assert len(set(names)) == 4, "judging and explaining, naming subjects, analyzing, recommending"
     expected = results(goalcover, "unbroken")
     for stop in range(n_batches):
         count = 0
@@ -176,8 +176,9 @@ def test_interrupted_at_any_batch_and_continued_it_equals_an_unbroken_run(
         assert "the same command goes on" in said.err and CANARY not in said.err
         analyst.before = len
         goalcover("run", *ASSESS, folder)
-        # An interrupt comes before the batch counts as asked.
-        assert asked(analyst) - before == n_asked
+        # An interrupt comes before the batch counts as asked; subjects are of the batch that they begin.
+        again = batches[stop - 1] if stop and names[stop - 1].startswith("Name the subject") else 0
+        assert asked(analyst) - before == n_asked + again
         assert results(goalcover, folder) == expected, stop
         with Run.open(folder, write=False) as run:
             assert run.verify_events() == []

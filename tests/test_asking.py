@@ -114,6 +114,73 @@ def test_an_answer_of_another_model_or_manner_is_not_taken(engine: Clarifier, ma
     assert len(engine.history) == 1
 
 
+def numbering(engine: Clarifier) -> Clarifier:
+    """The engine, which writes another description each time it is asked for one."""
+    engine.written["description"] = lambda texts: {
+        "description": f"All about {texts['name']}, {len(engine.history)}.",
+        "evidence": "The input is.",
+    }
+    return engine
+
+
+def described(asker: Asker, *names: str, temperature: float, seed: int = 0) -> list[str]:
+    """The descriptions that it writes of these, in their order."""
+    written = asker.write("description", about(*names), max_tokens=20, temperature=temperature, seed=seed)
+    return [answer.fields["description"] for answer in written if answer.fields]
+
+
+def test_equal_texts_that_are_sampled_have_an_answer_each_and_all_are_remembered() -> None:
+    memory: dict[str, object] = {}
+    engine = numbering(Clarifier())
+    written = described(Asker(engine, memory=memory), "A", "B", "A", temperature=0.7)
+    assert written == ["All about A, 1.", "All about B, 2.", "All about A, 3."]
+    assert len(engine.history) == len(memory) == 3
+    again = numbering(Clarifier())
+    assert described(Asker(again, memory=memory), "A", "A", "B", temperature=0.7) == [
+        written[0],
+        written[2],
+        written[1],
+    ]
+    assert described(Asker(again, memory=memory), "A", temperature=0.7) == written[:1]
+    assert again.history == []
+    more = described(Asker(again, memory=memory), "A", "A", "A", temperature=0.7)
+    assert more[:2] == [written[0], written[2]] and len(again.history) == 1 and len(memory) == 4
+
+
+def test_equal_texts_have_one_answer_at_temperature_0() -> None:
+    engine = numbering(Clarifier())
+    assert described(Asker(engine), "A", "A", temperature=0) == ["All about A, 1."] * 2
+    assert len(engine.history) == 1
+
+
+def test_a_sampled_answer_that_fails_is_asked_again_in_its_place() -> None:
+    memory: dict[str, object] = {}
+    engine = numbering(Clarifier())
+    asker = Asker(engine, memory=memory)
+    first = described(asker, "A", temperature=0.7)
+    engine.fails_on = "A"
+    both = asker.write("description", about("A", "A"), max_tokens=20, temperature=0.7)
+    assert both[0].fields and both[1].failure == "scripted failure" and len(memory) == 1
+    engine.fails_on = ""
+    again = described(asker, "A", "A", temperature=0.7)
+    assert again[:1] == first and again[1] != first[0] and len(memory) == 2
+
+
+def test_what_is_written_is_shown_whole_examples_and_what_is_decided_no_more_than_the_choice() -> None:
+    engine = Clarifier()
+    asker = Asker(engine)
+    asker.write("description", about("A"), max_tokens=20)
+    asker.write("atomicity", named("A and B"), known={"kind": "several"}, max_tokens=20)
+    written = list(engine.history)
+    asker.probabilities("atomicity", named("A and B"))
+    shown = [
+        [json.loads(m.content) for m in p.messages if m.role == "assistant"] for p in (*written, engine.history[-1])
+    ]
+    whole = [[example["answer"] for example in asker.question(n).examples] for n in ("description", "atomicity")]
+    assert shown == [*whole, [{"kind": answer["kind"]} for answer in whole[1]]]
+    assert len(whole[0]) > 1 and all(len(answer) > 1 for answer in whole[0] + whole[1])
+
+
 def test_an_answer_about_other_texts_is_not_taken() -> None:
     engine = Clarifier()
     asker = Asker(engine)

@@ -18,6 +18,7 @@ from command import GOAL, Goalcover, Said, WordsEngine, many, rows
 from terminal import CTRL_C, ENTER, Terminal
 
 from goalcover_local.cards import models_home
+from goalcover_local.cli.decomposition import plain
 from goalcover_local.drafts import DraftFile
 from goalcover_local.engines.base import Prompt
 from goalcover_local.errors import EngineError
@@ -548,6 +549,19 @@ def test_what_steers_a_terminal_is_neither_shown_nor_kept(
     assert "red]0;title 2Jrest" in text and "written in red." in text
 
 
+@pytest.mark.parametrize("sign", [*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))])
+def test_what_turns_the_direction_of_a_text_is_left_out(sign: str) -> None:
+    """Else a text reads as another: the Trojan Source attack."""
+    assert plain(f"{sign}ropes{sign} {sign}") == "ropes "
+
+
+@pytest.mark.parametrize(
+    "text", ["می\u200cروم", "👩\u200d🚒", "क\u094d\u200dष", "עברית العربية", "one\ntwo", "a\u00adb"]
+)
+def test_what_joins_letters_or_reads_from_the_right_stays(text: str) -> None:
+    assert plain(text) == text
+
+
 def test_what_a_file_or_the_model_says_steers_no_terminal(goalcover: Goalcover, clarifier: Clarifier) -> None:
     quoted = json.dumps(STEERING)
     lines = (f"name = {quoted}", f"description = {quoted}", f'evidence = "Knots and {quoted[1:]}')
@@ -757,9 +771,9 @@ def test_resuming_with_another_judge(
     assert "Error:" in goalcover("clarify", "--resume", "--judge", "nobody", "-o", "goal.toml", code=1).err
     types("/enough", KeyboardInterrupt)
     said = goalcover("clarify", "--resume", "--judge", "other", "-o", "goal.toml", code=130)
-    assert "Loading other …" in said.err
+    assert "Loading other." in said.err
     types("drop sail-trim", "done")
-    assert "Loading other …" in goalcover("clarify", "--resume", "-o", "goal.toml").err
+    assert "Loading other." in goalcover("clarify", "--resume", "-o", "goal.toml").err
     checks = read_goal("goal.toml").checks
     assert checks is not None and checks.judge == "other"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rapidfuzz.distance import Indel
 from writer import sentence
 
-from goalcover_local.duplicates import AT, SHORT, Known
+from goalcover_local.duplicates import AT, FEW, SHORT, Known
 from goalcover_local.terms import Sample
 
 QUESTION = "How is the dough of a rye bread proved overnight in a cold kitchen?"
@@ -93,6 +94,27 @@ def test_a_question_in_the_form_of_a_held_out_one_may_be_asked(other: str) -> No
     known = Known()
     known.add("held-out row", [Sample("h", "What are the treatments for Kidney Cancer?", "Surgery.")], inputs=True)
     assert known.like(sample(f"What are the treatments for {other}?", "It depends on the stage.")) is None
+
+
+@pytest.mark.parametrize(("n", "is_found"), [(FEW - 1, False), (FEW, True), (FEW + 10, True)])
+def test_few_words_are_like_their_equals_alone(n: int, is_found: bool) -> None:
+    """With a looser measure than ours, one word in seven would be within it."""
+    asked = [f"word{place}" for place in range(n)]
+    known = Known(0.8)
+    known.add("row", [Sample("r", " ".join(asked), "")])
+    assert known.like(sample(" ".join(asked).upper(), "")) is not None
+    assert (known.like(sample(" ".join([*asked[:-1], "other"]), "")) is not None) == is_found
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.sampled_from("abc"), min_size=FEW, max_size=20), st.lists(st.sampled_from("abc"), max_size=20))
+def test_the_similarity_is_that_of_the_lists_of_words(row: list[str], new: list[str]) -> None:
+    known = Known(0.6)
+    known.add("row", [Sample("r", " ".join(row), "")])
+    found = known.like(sample(" ".join(new), ""))
+    similarity = Indel.normalized_similarity(row, new)
+    assert (found is not None) == (len(new) >= FEW and similarity >= 0.6)
+    assert found is None or found.similarity == pytest.approx(similarity)
 
 
 def test_nothing_is_like_what_nothing_is_known_of() -> None:
@@ -184,6 +206,16 @@ def test_copies_are_found_in_any_script(text: str) -> None:
     known = Known()
     known.add("row", [Sample("odd", text, text)])
     assert known.like(sample(text, text)) is not None
+
+
+@pytest.mark.parametrize(
+    "text", ["パン生地を一晩冷たい台所で発酵させる方法を教えてください", "วิธีหมักแป้งขนมปังข้ามคืนในครัวที่เย็น"]
+)
+def test_lightly_edited_copies_are_found_where_no_space_parts_words(text: str) -> None:
+    known = Known()
+    known.add("row", [Sample("r", text, "")])
+    assert known.like(sample(text[:-1], "")) is not None
+    assert known.like(sample(text[::-1], "")) is None
 
 
 def test_texts_of_signs_alone_are_no_copies_of_each_other() -> None:

@@ -35,6 +35,50 @@ def test_other_scripts_have_words_too(text: str) -> None:
     assert naming(text, [text, "dosage"], weights([text, "dosage"])) == [pytest.approx(1), 0]
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("用量不明", ["用量", "量不", "不明"]),
+        ("薬", ["薬"]),
+        ("MRI検査、CT。", ["mri", "検査"]),
+        ("ダイエット", ["ダイ", "イエ", "エッ", "ット"]),
+        ("人々", ["人々"]),
+        ("ยาเม็ด", ["ยา", "าเ", "เม", "มด"]),
+        ("ຢາເມັດ", ["ຢາ", "າເ", "ເມ", "ມດ"]),
+        ("ថ្នាំ", ["ថន"]),
+        ("𠮷野家", ["𠮷野", "野家"]),
+        ("用_量", ["用", "量"]),
+    ],
+)
+def test_scripts_without_spaces_are_cut_into_pairs(text: str, found: list[str]) -> None:
+    assert stems(text) == found
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("ﾀﾞｲｴｯﾄ", "ダイエット"),
+        ("ＤＯＳＡＧＥ", "dosage"),
+        ("cafe\u0301 crème", "CAFÉ CRÈME"),
+        ("Straße", "STRASSE"),
+        ("ﬁbres", "fibres"),
+        ("한글 치료", "한글 치료"),
+        ("حَسَن", "حسن"),
+        ("İlaç", "i̇laç"),
+    ],
+)
+def test_forms_of_a_character_do_not_part_words(one: str, other: str) -> None:
+    assert stems(one) == stems(other) != []
+
+
+def test_texts_without_spaces_are_grouped_and_named_by_what_they_share() -> None:
+    texts = ["药物剂量没有说明", "没有说明药物的剂量", "产品如何储存", "ขนาดยาไม่ได้บอก", "ไม่ได้บอกขนาดยา"]
+    assert groups(texts, 8) == [[0, 1], [2], [3, 4]]
+    shares = naming("药物剂量", texts, weights(texts))
+    assert shares[0] == pytest.approx(1) and shares[1] >= NAMES > shares[2] == shares[3] == 0
+    assert alike("剂量", "药物剂量") and not alike("储存", "药物剂量")
+
+
 def test_a_rare_word_counts_for_more() -> None:
     worth = weights(["dosage tablets", "dosage storage", "dosage dosage"])
     assert worth["stora"] == worth["table"] > worth["dosag"] > 0
@@ -99,12 +143,38 @@ def test_names_are_alike_if_one_holds_the_other() -> None:
     assert not alike("", "dosage") and not alike("the", "the")
 
 
-@pytest.mark.parametrize(("n", "shared"), [(5000, ""), (1500, "Lacks the dosage of tablets for storage.")])
-def test_thousands_of_texts_of_which_no_two_are_alike_take_seconds(n: int, shared: str) -> None:
-    """Which is the most work, above all where all share words."""
+def test_a_text_finds_its_group_among_many_that_share_its_words() -> None:
+    """Of the groups that hold a word, those are looked at first of which it is the most."""
     made = random.Random(0)
     letters = "abcdefghijklmnopqrstuvwxyz"
-    texts = [f"{shared} " + " ".join("".join(made.choices(letters, k=7)) for _ in range(30)) for _ in range(n)]
+    noise = [" ".join("".join(made.choices(letters, k=7)) for _ in range(20)) for _ in range(500)]
+    texts = [
+        *(f"Tablets dosage {each}" for each in noise),
+        "Tablets: dosage?",
+        "dosage of TABLETS",
+        "a tablet's dosages",
+    ]
+    assert groups(texts, 8)[-1] == [500, 501, 502] and len(groups(texts, 8)) == 501
+
+
+@pytest.mark.parametrize(
+    ("shared", "n_words", "n_known"),
+    [("", 10, 0), ("Lacks the dosage of tablets for storage.", 10, 0), ("", 15, 60), ("", 15, 3000)],
+    ids=["nothing shared", "a beginning shared", "few words", "many words"],
+)
+def test_twenty_thousand_texts_take_seconds(shared: str, n_words: int, n_known: int) -> None:
+    """Whatever they share: each text is held against a bounded number of groups."""
+    made = random.Random(0)
+
+    def word() -> str:
+        return "".join(made.choices("abcdefghijklmnopqrstuvwxyz", k=7))
+
+    known = [word() for _ in range(n_known)]
+    texts = [
+        " ".join([shared, *(made.choice(known) if known else word() for _ in range(n_words))]) for _ in range(20_000)
+    ]
     started = time.perf_counter()
-    assert len(groups(texts, 8)) == n
+    found = groups(texts, 8)
     assert time.perf_counter() - started < 20
+    assert sorted(place for group in found for place in group) == list(range(len(texts)))
+    assert known or len(found) == len(texts), "no two are alike"

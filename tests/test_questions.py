@@ -37,6 +37,7 @@ CLARIFYING: dict[str, dict[str, Any]] = {
 }
 """The questions of clarification, with the choice that is given where the rest of the answer is asked for."""
 MENDING: dict[str, dict[str, Any]] = {
+    "subject": {},
     "missing-capability": {},
     "recommendation": {},
     "sample": {},
@@ -145,6 +146,15 @@ def test_examples_show_the_answer_no_further_than_it_is_asked_for() -> None:
     for message in question.prompt(TEXTS).messages:
         if message.role == "assistant":
             assert question.read(message.content)
+
+
+def test_examples_are_whole_where_the_rest_of_the_answer_is_written() -> None:
+    question = load_question("alignment")
+    for asking, known in (("score", {}), ("explanation", {"score": 0.4})):
+        cut = question.prompt(TEXTS, known, asking=asking)
+        shown = question.prompt(TEXTS, known, asking=asking, whole=True)
+        assert shown.messages == question.prompt(TEXTS).messages
+        assert (shown.prefill, shown.messages[-1]) == (cut.prefill, cut.messages[-1])
 
 
 def test_without_examples_there_is_the_rubric_alone() -> None:
@@ -298,7 +308,9 @@ def test_what_a_model_reads_is_pinned(name: str, single_turn: bool) -> None:
     found = ""
     for known in [{}, PINNED[name]] if PINNED[name] else [{}]:
         asking = question.fields[len(known)]
-        found += rendered(question, question.prompt(texts, known, asking=asking), asking)
+        assert isinstance(question.form, JsonForm)
+        whole = not question.form.choices(asking)  # what is written is shown whole examples, see Asker.write
+        found += rendered(question, question.prompt(texts, known, asking=asking, whole=whole), asking)
     file = GOLDEN / f"{name}.{'one-turn' if single_turn else 'with-system'}.txt"
     if os.environ.get("GOALCOVER_GOLDEN") == "write":
         file.write_text(found, encoding="utf-8")

@@ -129,6 +129,25 @@ def test_most_certain_comes_first() -> None:
     assert written.near == NEAR and "come near (3)" in written.actions[1].text
 
 
+def test_of_a_dataset_judged_in_part_what_makes_it_sure_is_told_for_the_whole() -> None:
+    found = gap(200, 2)
+    actions = {each.remedy: each for each in one(found, Surroundings(1000, 200, 0, ())).actions}
+    [sure] = map(int, re.findall(r"about (\d+) make", actions["synthesize"].text))
+    assert sure == 5 * rows_to_share(2, 200, 0.05, surely=True) > actions["synthesize"].n_rows == 43
+
+
+def test_rows_whose_judgement_failed_were_drawn_all_the_same() -> None:
+    remedies = [[each.remedy for each in one(gap(97, 2), Surroundings(n, 100, 0, ())).actions] for n in (100, 101)]
+    assert remedies == [["curate", "synthesize"], ["assess", "curate", "synthesize"]]
+
+
+def test_where_the_mean_alone_is_low_nothing_need_be_added() -> None:
+    """As the paper's rule has it: of ten subgoals that compete no mean is high."""
+    actions = plainly(200, 50, 30, target=0.05)
+    assert set(actions) == {"curate", "filter"} and actions["curate"].n_rows == 0
+    assert actions["curate"].text.startswith("Nothing need be added for the target share of 5%: 25.0% support it.")
+
+
 def test_leaving_rows_out_makes_nothing_of_nothing() -> None:
     assert set(plainly(100, 0, 100)) == {"curate", "synthesize"}
 
@@ -187,10 +206,13 @@ EXAMPLE = Asker(Analyst()).question("recommendation").examples[0]["answer"]
         {"issue": "No bread.", "fix": " ", "sources": "Books."},
         EXAMPLE,
         {**EXAMPLE, "issue": "No bread."},
+        {"issue": "Only 12 rows.", "fix": "Add some.", "sources": "Books."},
+        {"issue": "No bread.", "fix": "Add 5 % more.", "sources": "Books."},
+        {"issue": "No bread.", "fix": "Add some.", "sources": "The 40 best books."},
     ],
-    ids=["no issue", "no fix", "an example", "an example's fix"],
+    ids=["no issue", "no fix", "an example", "an example's fix", "a count", "a share", "a number among sources"],
 )
-def test_what_is_empty_or_parroted_is_not_taken(answer: Mapping[str, str]) -> None:
+def test_what_is_empty_parroted_or_a_number_of_its_own_is_not_taken(answer: Mapping[str, str]) -> None:
     around = Surroundings(200, 200, 0, ())
     assert one(gap(200, 0), around, asker=answering(answer), author="parrot") == one(gap(200, 0), around)
 

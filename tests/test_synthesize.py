@@ -16,6 +16,7 @@ from writer import CARD, Texts, Writer, aligned, sentence
 from goalcover_local.asking import Asker
 from goalcover_local.discriminator import GROUP, Discriminator
 from goalcover_local.duplicates import Known
+from goalcover_local.engines.base import Choices, Prompt
 from goalcover_local.phases.synthesize import PATIENCE, WAVE, Align, Commission, prepare, synthesize, topic
 from goalcover_local.questions import load_question
 from goalcover_local.readers import Layout, layout_from, new_row, read, recognise, sample_of, written_columns
@@ -211,6 +212,23 @@ def test_a_rejected_draft_that_comes_again_is_not_kept_for_having_nothing_to_be_
     assert not any("thin" in each.sample.output for each in kept(found))
 
 
+def test_what_has_no_group_is_not_put_behind_what_did_badly_in_its_own() -> None:
+    """Five drafts are a group of four and one that is left over."""
+
+    class Doubting(Writer):
+        def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
+            found = super().choose(prompts, answers)
+            for row, (name, texts) in zip(found.probabilities, self.asked[-len(prompts) :], strict=False):
+                if name == "ranking":
+                    row[:] = [0.7 if "thin" in texts[place] else 1.0 for place in "abcd"]
+            return found
+
+    thin = draft(3, answer=f"Baking bread, dough that is thin. {sentence('thin')}")
+    found = written(commission(n=4, rounds=0), Doubting(), drafts=[draft(1), draft(2), thin, draft(4), draft(5)])
+    assert [each.fate for each in found] == ["kept", "kept", "rejected", "kept", "kept"]
+    assert found[2].reason == "enough were kept" and found[4].rank is None
+
+
 def test_the_same_short_output_may_be_kept_again_and_again() -> None:
     drafts = [draft(n, answer="Baking bread: dough.") for n in range(4)]
     assert len(kept(written(commission(n=4), drafts=drafts))) == 4
@@ -344,6 +362,24 @@ def test_what_passed_or_was_refused_is_not_written_again() -> None:
     found = written(commission(n=2, rounds=2), model, drafts=[draft(0), draft(1), {**draft(1)}], known=with_row())
     assert [each.fate for each in found[:3]] == ["refused", "kept", "refused"]
     assert model.of("revision") == []
+
+
+def test_what_could_not_be_graded_is_not_criticized() -> None:
+    model = Writer()
+    model.fails = lambda name, texts: (
+        name == "quality" and "wrong" in texts["output"] and texts["respect"].startswith("Completeness")
+    )
+    found = written(commission(n=1, rounds=2), model, drafts=[FLAWED, draft(1)])
+    assert (found[0].fate, found[0].reason) == ("rejected", "completeness could not be scored")
+    assert model.of("revision") == []
+
+
+def test_what_is_rejected_for_its_rank_alone_is_not_written_again() -> None:
+    model = Writer()
+    model.best = lambda texts: next((p for p in "abcd" if "thin" not in texts[p]), "a").upper()
+    thin = draft(9, answer=f"Baking bread, dough that is thin. {sentence('thin')}")
+    found = written(commission(n=3, rounds=2), model, drafts=[draft(1), draft(2), draft(3), thin])
+    assert found[3].reason.startswith("hardly ever the best") and model.of("revision") == []
 
 
 def test_what_was_off_the_mark_is_criticized_for_its_faithfulness() -> None:
@@ -501,7 +537,18 @@ def test_a_conversation_of_several_turns_is_no_text_to_be_written_anew() -> None
     sample = sample_of(layout, row, "rows.jsonl", 1)
     assert isinstance(sample, Sample)
     texts = texts_of(layout, sample)
-    assert texts is None or new_row(layout, texts, "new") == row
+    assert texts is None
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [["system", "user", "assistant"], ["assistant"], ["user", "assistant", "user"], ["user", "user", "assistant"]],
+)
+def test_other_turns_than_one_and_one_are_no_text_either(roles: Sequence[str]) -> None:
+    layout = Layout("chat messages", turns="messages")
+    row = {"messages": [{"role": role, "content": f"Says the {role}."} for role in roles]}
+    sample = sample_of(layout, row, "rows.jsonl", 1)
+    assert isinstance(sample, Sample) and texts_of(layout, sample) is None
 
 
 @pytest.mark.parametrize(
@@ -526,11 +573,27 @@ def test_a_row_that_is_no_sample_says_why() -> None:
         assert reason in found.reason and (found.source, found.line) == ("synthetic", 3)
 
 
-def test_optional_columns_are_not_written() -> None:
-    layout = Layout("Alpaca", ("instruction", "input"), ("output",), optional=("input",))
-    assert written_columns(layout) == ("instruction", "output")
-    row = new_row(layout, {"instruction": "Say so.", "output": "So."}, "new")
-    assert row == {"instruction": "Say so.", "input": "", "output": "So."}
+ALPACA = Layout("Alpaca", ("instruction", "input"), ("output",), optional=("input",))
+
+
+@pytest.mark.parametrize("given", [{"input": "These words."}, {"input": ""}, {"input": None}, {}])
+def test_optional_columns_are_written_and_may_be_empty(given: dict[str, Any]) -> None:
+    assert written_columns(ALPACA) == ("instruction", "input", "output")
+    values = {"instruction": "Say so.", **given, "output": "So."}
+    texts = texts_of(ALPACA, Sample("r", "", "", raw=json.dumps(values).encode()))
+    assert texts == {"instruction": "Say so.", "input": given.get("input") or "", "output": "So."}
+    assert new_row(ALPACA, texts, "new") == texts
+
+
+def test_a_generator_may_leave_optional_columns_empty_and_no_others() -> None:
+    model = Writer()
+    usual = model.sampled
+    for column, n_kept in (("input", 2), ("instruction", 0)):
+        model.sampled = lambda texts, columns, seed, empty=column: {**usual(texts, columns, seed), empty: ""}
+        found = written(commission(n=2, layout=ALPACA), model)
+        assert len(kept(found)) == n_kept
+    assert {each.reason for each in found} == {"'instruction' is empty"}
+    assert shown(model, "sample")[0]["input"] == "", "nor is there anything in the question's own examples"
 
 
 # What the generator is shown

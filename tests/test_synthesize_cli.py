@@ -20,7 +20,9 @@ from writer import CARD, OTHER_CARD, Writer, graded, opened, sentence, words
 from goalcover_local.cli.synthesize import SYNTHESIZED
 from goalcover_local.phases.synthesize import PATIENCE, WAVE
 from goalcover_local.questions import reference_cases
+from goalcover_local.readers import read, recognise
 from goalcover_local.store import Run
+from goalcover_local.terms import Sample
 
 GOAL = """\
 goal = "Answer questions about ropes and bread"
@@ -113,8 +115,9 @@ def records(path: Path) -> list[dict[str, Any]]:
 def test_from_a_gap_to_rows_that_mend_it(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
     said = goalcover("synthesize", run, "-n", 4, "-o", "synthetic.jsonl")
     row = shown("bread", said.out)
-    assert row[:5] == ["bread", str(WAVE), "4", "4", "0"]
-    assert " ".join(row[5:]) == "0 of 12 (0.0%) 4 of 16 (25.0%)"
+    assert row[:6] == ["bread", str(WAVE), "4", "4", "0", "50%"]
+    assert " ".join(row[6:]) == "0 of 12 (0.0%) 4 of 16 (25.0%)"
+    assert "bread: By the stored scores: support rises from 0 of 12 (0.0%) to 4 of 16 (25.0%)." in said.out.splitlines()
     assert "4 enough were kept" in said.out
     assert "the same model: it may favour its own samples" in said.err and "not fit" not in said.err
     assert CANARY not in said.out + said.err
@@ -135,7 +138,8 @@ def test_json_tells_all_of_every_candidate(goalcover: Goalcover, writer: Writer,
     assert (first["round"], first["fate"], first["reason"]) == (0, "rejected", "correctness 0.00 < 0.6")
     assert (refined["round"], refined["fate"], refined["feedback"]) == (1, "kept", "It is wrong.")
     assert refined["number"] == first["number"] == 0
-    assert refined["before"], "which draft it was made from"
+    assert first["before"] == ""
+    assert re.fullmatch("[0-9a-f]{64}", refined["before"]), "which draft it was made from"
     for each in others:
         assert set(each["provenance"]) == {"gap", "prompt", "generator", "seed", "focus", "topic"}
         assert each["provenance"]["focus"] in ("how an oven is heated", "how dough is proved")
@@ -170,7 +174,8 @@ def test_the_events_tell_what_happened_without_a_text(goalcover: Goalcover, run:
         [event] = [each for each in held.events() if each.kind == SYNTHESIZED]
         assert held.verify_events() == []
     told = json.loads(event.details)
-    assert told == told | {"subgoal": "bread", "seed": 3, "kept": 4, "rejected": 4}
+    assert told == told | {"subgoal": "bread", "seed": 3, "kept": 4, "rejected": 4, "fit": True}
+    assert 0.9 < told["agreement"] <= 1
     assert all(re.fullmatch("[0-9a-f]{64}", told[name]) for name in ("generator", "discriminator", "judge"))
     assert CANARY not in event.details and "dough" not in event.details
 
@@ -193,14 +198,55 @@ def test_what_is_kept_never_takes_the_place_of_what_was_read(
     assert (tmp_path / target).read_bytes() == before
 
 
-@pytest.mark.parametrize("name", ["synthetic.csv", "synthetic.parquet", "nowhere/synthetic.jsonl"])
+@pytest.mark.parametrize("name", ["synthetic.txt", "nowhere/synthetic.jsonl", "run/run.sqlite", "run.lock", "run"])
 def test_a_file_that_cannot_be_written_so_is_told_before_any_model_is_asked(
     goalcover: Goalcover, monkeypatch: pytest.MonkeyPatch, run: Path, tmp_path: Path, name: str
 ) -> None:
-    """JSON Lines under another form's name would be read as that form."""
     writer = at_home(monkeypatch, tmp_path)
+    before = sorted(tmp_path.rglob("*"))
     assert Path(name).name in goalcover.refused("synthesize", run, "-n", 2, "-o", name)
-    assert writer.asked == [] and not Path(name).exists()
+    assert writer.asked == [] and sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "name", ["synthetic.jsonl", "synthetic.json", "synthetic.csv", "synthetic.parquet", "synthetic"]
+)
+def test_the_suffix_names_the_format(goalcover: Goalcover, run: Path, tmp_path: Path, name: str) -> None:
+    goalcover("synthesize", run, "-n", 2, "-o", name)
+    kept = [each["fields"] for each in candidates(goalcover, run, "-n", 2) if each["fate"] == "kept"]
+    found = list(read(Path(name), recognise(Path(name))))
+    assert [(each.id, each.input, each.output) for each in found if isinstance(each, Sample)] == [
+        (each["id"], each["question"], each["answer"]) for each in kept
+    ]
+    assert len(kept) == 2 and stat.S_IMODE(Path(name).stat().st_mode) in (0o600, 0o700)
+
+
+def test_the_format_may_be_named(goalcover: Goalcover, run: Path) -> None:
+    goalcover("synthesize", run, "-n", 2, "-o", "synthetic.rows", "--format", "jsonl")
+    assert len(records(Path("synthetic.rows"))) == 2
+
+
+def test_types_of_a_parquet_file_are_those_of_the_data(
+    goalcover: Goalcover, writer: Writer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    asked, said = zip(*[rope(n) for n in range(12)], strict=True)
+    columns = {"question": list(asked), "answer": list(said), "year": pyarrow.array([1999] * 12, pyarrow.int16())}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "rows.parquet")
+    run = analyze(goalcover, tmp_path / "rows.parquet")
+    goalcover("synthesize", run, "-n", 2, "-o", "synthetic.parquet")
+    written = parquet.read_table("synthetic.parquet")
+    assert written.schema.equals(parquet.read_schema(tmp_path / "rows.parquet"))
+    assert written.num_rows == 2 and written["year"].to_pylist() == [None, None]
+
+    moved = (tmp_path / "rows.parquet").rename(tmp_path / "moved.parquet")
+    writer = at_home(monkeypatch, tmp_path)
+    assert "--data" in goalcover.refused("synthesize", run, "-n", 2, "-o", "synthetic.parquet")
+    assert writer.asked == []
+    goalcover("synthesize", run, "-n", 2, "-o", "synthetic.parquet", "--data", moved)
+    assert goalcover.refused("synthesize", run, "-n", 2, "-o", moved, "--data", moved)
 
 
 # Who writes and who grades
@@ -248,18 +294,25 @@ def test_a_discriminator_that_grades_all_alike_keeps_nothing(
     alike.graded = lambda texts: 0.4
     opened(monkeypatch, Writer(), alike)
     said = goalcover("synthesize", run, "-n", 2, "--discriminator", OTHER_CARD)
-    assert "not fit to grade" in said.err and "Warning" not in said.err
+    assert "not fit to grade" in said.err and "nan" not in said.err and "Warning" not in said.err
     with Run.open(run, write=False) as held:
         assert not any(each.fate == "kept" for each in held.candidates())
 
 
-def test_a_discriminator_that_fails_on_all_is_an_error_that_says_so(
+def test_a_discriminator_that_fails_on_all_keeps_nothing(
     goalcover: Goalcover, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = Writer(OTHER_CARD, "broken")
     broken.fails = lambda name, texts: name == "quality"
     opened(monkeypatch, Writer(), broken)
-    assert "not foreseen" not in goalcover.refused("synthesize", run, "-n", 1, "--discriminator", OTHER_CARD)
+    said = goalcover("synthesize", run, "-n", 1, "--discriminator", OTHER_CARD, code=3)
+    assert f"{len(reference_cases('quality'))} answers failed: scripted failure." in said.err
+    assert f"{OTHER_CARD} is not fit to grade" in said.err and "nan" not in said.err
+    assert "bread: By the stored scores: support stays at 0 of 12 (0.0%)." in said.out.splitlines()
+    with Run.open(run, write=False) as held:
+        assert {each.reason for each in held.candidates()} == {"correctness could not be scored"}
+        told = json.loads(held.events()[-1].details)
+    assert (told["agreement"], told["fit"]) == (0, False)
 
 
 # Copies
@@ -349,6 +402,28 @@ def test_drafts_that_cannot_be_used_are_told_by_file_and_line(goalcover: Goalcov
     ]
     assert CANARY not in said.err + said.out
     assert "bread" in said.out and " 1 " in said.out
+
+
+def test_at_most_ten_rows_that_cannot_be_used_are_told(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
+    drafts, held_out = tmp_path / "drafts.jsonl", tmp_path / "test.jsonl"
+    good = json.dumps(dict(zip(("question", "answer"), draft(1), strict=True)))
+    drafts.write_text("\n".join(["no JSON"] * 12 + [good]), encoding="utf-8")
+    held_out.write_text("\n".join(["no JSON"] * 10 + [good]), encoding="utf-8")
+    said = goalcover("synthesize", run, "-n", 1, "--drafts", drafts, "--holdout", held_out)
+    assert said.err.count("refused drafts.jsonl:") == said.err.count("refused test.jsonl:") == 10
+    assert [line for line in said.err.splitlines() if "more" in line] == ["  and 2 more"]
+
+
+def test_a_conversation_of_several_turns_is_no_draft(goalcover: Goalcover, writer: Writer, tmp_path: Path) -> None:
+    data, drafts = tmp_path / "rows.jsonl", tmp_path / "drafts.jsonl"
+    data.write_text("".join(json.dumps(chat(*rope(n))) + "\n" for n in range(12)), encoding="utf-8")
+    run = analyze(goalcover, data)
+    longer = {"messages": chat(*draft(1))["messages"] + chat(*draft(2))["messages"]}
+    drafts.write_text("".join(json.dumps(each) + "\n" for each in (longer, chat(*draft(3)))), encoding="utf-8")
+    said = goalcover("synthesize", run, "-n", 1, "--drafts", drafts)
+    assert "refused drafts.jsonl:1: not one turn of the user and one of the assistant" in said.err
+    with Run.open(run, write=False) as held:
+        assert [each.sample.input for each in held.candidates()] == [draft(3)[0]]
 
 
 # In the form of the data
@@ -446,7 +521,8 @@ def test_two_gaps_at_once(goalcover: Goalcover, writer: Writer, tmp_path: Path) 
     assert len(records(Path("synthetic.jsonl"))) == 4
     assert {each["name"] for each in writer.of("sample")} == {"Baking bread", "Mending sails"}
     said = goalcover("synthesize", run, "-n", 2)
-    assert [line.split()[0] for line in said.out.splitlines() if " of " in line] == ["bread", "sails"]
+    told = [line.split()[0] for line in said.out.splitlines() if " of " in line]
+    assert told == ["bread", "sails", "bread:", "sails:"]
 
 
 def test_two_gaps_where_no_row_supports_anything(goalcover: Goalcover, writer: Writer, tmp_path: Path) -> None:
@@ -474,8 +550,22 @@ def test_one_gap_alone_and_then_the_other(goalcover: Goalcover, writer: Writer, 
     run = analyze(goalcover, data, goal=GOAL + SAILS)
     only = candidates(goalcover, run, "-n", 2, "--subgoal", "sails")
     assert {each["subgoal"] for each in only} == {"sails"}
-    both = candidates(goalcover, run, "-n", 2, "--subgoal", "bread")
+    both = candidates(goalcover, run, "-n", 3, "--subgoal", "bread", "-o", "synthetic.jsonl")
     assert [each for each in both if each["subgoal"] == "sails"] == only
+    kept = [each["id"] for each in both if (each["subgoal"], each["fate"]) == ("bread", "kept")]
+    assert [each["id"] for each in records(Path("synthetic.jsonl"))] == kept, "what was written for bread alone"
+
+
+def test_what_was_kept_for_a_gap_before_is_not_kept_for_another(
+    goalcover: Goalcover, writer: Writer, tmp_path: Path
+) -> None:
+    data = lines(tmp_path / "rows.jsonl", [rope(n) for n in range(12)])
+    run = analyze(goalcover, data, goal=GOAL + SAILS)
+    both = draft(1, "Dough for bread is baked as canvas sails tear, with needle and thread.")
+    drafts = lines(tmp_path / "drafts.jsonl", [both])
+    [kept] = candidates(goalcover, run, "-n", 1, "--drafts", drafts, "--subgoal", "sails")
+    found = candidates(goalcover, run, "-n", 1, "--drafts", drafts, "--subgoal", "bread")
+    assert (found[0]["subgoal"], found[0]["fate"]) == ("bread", "refused") and kept["id"] in found[0]["reason"]
 
 
 def test_a_subgoal_that_is_no_gap_is_a_usage_error(goalcover: Goalcover, writer: Writer, run: Path) -> None:
@@ -517,6 +607,7 @@ def test_a_goal_that_has_lost_a_subgoal_with_candidates(goalcover: Goalcover, ru
     analyze(goalcover, Path("rows.jsonl"), run=str(run), goal=changed)
     assert shown("loaves", goalcover("synthesize", run, "-n", 1, "-o", "synthetic.jsonl").out)
     assert len(records(Path("synthetic.jsonl"))) == 1, "what was written for the gap of now"
+    assert {each["subgoal"] for each in candidates(goalcover, run, "-n", 1)} == {"loaves"}
 
 
 # Failures
@@ -551,6 +642,10 @@ def test_what_the_judge_failed_to_score_is_not_kept_and_asked_again(
     assert "answers failed" in said.err
     found = json.loads(said.out)["candidates"]
     assert {each["reason"] for each in found} == {"alignment could not be scored"}
+    assert f"{len(found)} answers failed: scripted failure." in said.err
+    writer.forget()
+    goalcover("synthesize", run, "-n", 2, "--rounds", 0, code=3)
+    assert len(writer.of("alignment")) == len(found), "each once more"
     writer.fails = lambda name, texts: False
     assert fates(candidates(goalcover, run, "-n", 2, "--rounds", 0))["kept"] == 2
 

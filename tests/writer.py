@@ -127,10 +127,10 @@ class Writer(ScriptedEngine):
     def _written(self, name: str, texts: Texts, columns: Sequence[str], seed: int) -> Mapping[str, Any]:
         match name:
             case "subject":
-                return {"subject": " ".join(re.findall(r"\w+", texts["input"])[:3]) or "nothing"}
+                return {"subject": "ropes"}
             case "alignment":
                 way = ("how an oven is heated", "how dough is proved")[len(texts["input"]) % 2]
-                return {"explanation": f" and does not tell {way} for {texts['name']}."}
+                return {"explanation": f" and does not tell {way}."}
             case "missing-capability":
                 ways = re.findall(r"how an oven is heated|how dough is proved", texts["remarks"])
                 return {"missing": (ways or ["everything"])[0], "instead": "other things"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,20 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..outputs import FORMATS
 from .judging import Models, engine_options
 from .table import as_text
+from .written import as_json as as_json
+from .written import candidates as candidates_of
+from .written import checked_output, print_candidates, write_output
 
 if TYPE_CHECKING:
     from ..cards import Card
+    from ..discriminator import Discriminator
     from ..duplicates import Known
     from ..judges import Judge
     from ..phases.synthesize import Commission
     from ..readers import Layout
-    from ..store import Keys, Run
-    from ..terms import Candidate, Gap, Sample, Subgoal
+    from ..store import Run
+    from ..terms import Candidate, Gap, Refusal, Sample, Subgoal
     from .results import Results
 
 SYNTHESIZED = "synthesis ended"
+_LOOKED_AT = 50
+"""Rows of a subgoal that are looked at for one that is short enough to be an example."""
+_REFUSALS_SHOWN = 10
 
 
 @click.command("synthesize", short_help="Have samples written for the gaps of a run, and keep what is good.")
@@ -31,11 +38,28 @@ SYNTHESIZED = "synthesis ended"
 @click.option(
     "-n", "n_wanted", type=click.IntRange(1), help="Samples to keep for each gap; as many as it lacks if not given."
 )
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write what is kept, in the form of the data.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Write what is kept, in the columns of the data. Its suffix names the format; without one it is a folder of "
+    "`datasets`.",
+)
+@click.option("--format", "file_format", type=click.Choice(FORMATS), help="The format, where the name does not tell.")
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True),
+    help="Where the data are now, if they moved: Parquet and datasets are read from them again.",
+)
 @click.option("--generator", help="The card of the model that writes; the run's judge if not given.")
 @click.option("--discriminator", help="The card of the model that grades; the generator if not given.")
 @engine_options
-@click.option("--subgoal", "only", multiple=True, help="Write for this subgoal alone. May be repeated.")
+@click.option(
+    "--subgoal",
+    "only",
+    multiple=True,
+    help="Write for this subgoal alone, and to -o what was kept for it. May be repeated.",
+)
 @click.option("--rounds", type=click.IntRange(0), default=1, show_default=True, help="How often a draft is refined.")
 @click.option(
     "--least",
@@ -64,78 +88,80 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
       goalcover synthesize runs/first -n 20 -o synthetic.jsonl
       goalcover synthesize runs/first --subgoal heart --generator qwen2.5-coder-1.5b-instruct --holdout test.jsonl
     """
+    from ..errors import StoreError
+    from ..readers import layout_from
     from ..store import Run
     from .analyze import leave
+    from .results import analyzed
 
     with Run.open(run, write=True) as opened:
-        with Models(options) as models:
-            failures = _synthesize_run(opened, models, options)
-        if options["output"]:
-            _write(opened, options["output"])
+        found = analyzed(opened)
+        gaps = _chosen(opened.gaps(), options["only"])
+        origin = opened.origin()
+        if origin is None:
+            raise StoreError(
+                f"The run {run} does not say how its data were read.", "Run the same `goalcover assess` once more."
+            )
+        layout = layout_from(origin.layout)
+        output = checked_output(opened, origin, layout, options)
+        failures = _synthesize_run(opened, found, layout, gaps, options) if gaps else Counter[str]()
+        if output:
+            write_output(opened, output, options["only"])
         if options["as_json"]:
             click.echo(as_text(as_json(opened)))
         else:
-            _print_candidates(opened)
+            print_candidates(opened, found)
     leave(ctx, failures)
 
 
-def _synthesize_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter[str]:
+def _synthesize_run(
+    run: Run, found: Results, layout: Layout, gaps: Sequence[Gap], options: Mapping[str, Any]
+) -> Counter[str]:
     """Why answers of the models are missing, counted; the candidates are in the run."""
     from ..cards import load_card
     from ..discriminator import Discriminator
-    from ..errors import StoreError
     from ..phases.synthesize import prepare, synthesize
-    from ..readers import layout_from
     from .judging import run_card
     from .progress import progress
-    from .results import analyzed
 
-    found = analyzed(run)
-    origin = run.origin()
-    if origin is None:
-        raise StoreError(
-            f"The run {run.folder} does not say how its data were read.", "Run the same `goalcover assess` once more."
-        )
-    layout = layout_from(origin.layout)
-    gaps = _chosen(run.gaps(), options["only"])
     judged_by = run_card(found.identity)
     writer = load_card(options["generator"]) if options["generator"] else judged_by
     grader = load_card(options["discriminator"]) if options["discriminator"] else writer
-    if not gaps:
-        return Counter()
+    drafts = _drafts(layout, options["drafts"])
+    shown = _shown(found)
+    known, rows = _known(run, gaps, _holdout(layout, options["holdout"]), shown)
     _tell_models(writer, grader, judged_by)
-    memory = run.memory()
-    generator = models.asker(writer, memory, memory.keep)
-    discriminator = Discriminator(generator if grader == writer else models.asker(grader, memory, memory.keep))
-    judge = models.judge_of(found.identity, found.judge)
-    if not discriminator.fit:
-        click.echo(
-            f"{grader.name} is not fit to grade: its grades of our own samples go with ours at "
-            f"{discriminator.scale.agreement:.2f} only. Check what is kept, or name another with --discriminator.",
-            err=True,
-        )
-    for gap in gaps:
-        commission = _commission(run, found, layout, gap, options)
-        prepare(commission, generator)
-        known = _known(run, layout, options["holdout"])
-        drafts = _drafts(layout, options["drafts"])
-        align = _aligner(run, found, judge, commission.subgoal)
-        candidates: list[Candidate] = []
-        with progress(f"Writing for {gap.subgoal}", commission.n, "kept samples") as bar:
-            for wave in synthesize(commission, generator, discriminator, align, known, drafts):
-                candidates += wave
-                run.put_candidates(gap.subgoal, candidates)
-                bar.advance(sum(each.fate == "kept" for each in wave))
-        details: dict[str, Any] = {
-            "subgoal": gap.subgoal,
-            "generator": generator.digest,
-            "discriminator": discriminator.asker.digest,
-            "judge": found.judge,
-            "seed": options["seed"],
-        }
-        details |= Counter(each.fate for each in candidates)
-        run.event(SYNTHESIZED, details, "goalcover synthesize")
-    return generator.failures + (Counter() if grader == writer else discriminator.asker.failures)
+    failures: Counter[str] = Counter()
+    with Models(options) as models:
+        memory = run.memory()
+        generator = models.asker(writer, memory, memory.keep)
+        discriminator = Discriminator(generator if grader == writer else models.asker(grader, memory, memory.keep))
+        judge = models.judge_of(found.identity, found.judge)
+        _tell_fitness(grader, discriminator)
+        for gap in gaps:
+            column = next(place for place, each in enumerate(found.coverage) if each.subgoal.id == gap.subgoal)
+            examples = _examples(found, layout, shown, rows, column)
+            commission = _commission(run, found, layout, gap, column, examples, options)
+            prepare(commission, generator)
+            align = _aligner(run, found, judge, column, failures)
+            candidates: list[Candidate] = []
+            with progress(f"Writing for {gap.subgoal}", commission.n, "kept samples") as bar:
+                for wave in synthesize(commission, generator, discriminator, align, known, drafts):
+                    candidates += wave
+                    run.put_candidates(gap.subgoal, candidates)
+                    bar.advance(sum(each.fate == "kept" for each in wave))
+            details: dict[str, Any] = {
+                "subgoal": gap.subgoal,
+                "generator": generator.digest,
+                "discriminator": discriminator.asker.digest,
+                "agreement": round(discriminator.agreement, 4),
+                "fit": discriminator.fit,
+                "judge": found.judge,
+                "seed": options["seed"],
+            }
+            details |= Counter(each.fate for each in candidates)
+            run.event(SYNTHESIZED, details, "goalcover synthesize")
+        return failures + generator.failures + (Counter() if grader == writer else discriminator.asker.failures)
 
 
 def _chosen(gaps: Sequence[Gap], only: Sequence[str]) -> list[Gap]:
@@ -155,14 +181,32 @@ def _tell_models(writer: Card, grader: Card, judge: Card) -> None:
     click.echo(f"Generator {writer.name}, discriminator {grader.name} ({same}), judge {judge.name}.", err=True)
 
 
-def _commission(run: Run, found: Results, layout: Layout, gap: Gap, options: Mapping[str, Any]) -> Commission:
+def _tell_fitness(grader: Card, discriminator: Discriminator) -> None:
+    """Nothing; warns of a discriminator whose grades are worth little or nothing."""
+    if discriminator.scale is None:
+        told = "it fails on our own samples or says the same of all of them. Nothing can be kept"
+    elif not discriminator.fit:
+        told = f"its grades of our own samples go with ours at {discriminator.agreement:.2f} only. Check what is kept"
+    else:
+        return
+    click.echo(f"{grader.name} is not fit to grade: {told}; name another with --discriminator.", err=True)
+
+
+def _commission(
+    run: Run,
+    found: Results,
+    layout: Layout,
+    gap: Gap,
+    column: int,
+    examples: Sequence[tuple[Subgoal, Mapping[str, str]]],
+    options: Mapping[str, Any],
+) -> Commission:
     """What is to be written for a gap: its focuses, topics from the data, and rows of the data that show the form."""
     import numpy as np
 
     from ..phases.synthesize import Commission, topic
     from ..stats import rows_to_share
 
-    column = next(place for place, each in enumerate(found.coverage) if each.subgoal.id == gap.subgoal)
     subgoal = found.coverage[column].subgoal
     n_hits = round(gap.n_support / gap.n_judged * run.n_rows()) if gap.n_judged else 0
     n = options["n_wanted"] or max(1, rows_to_share(n_hits, run.n_rows(), subgoal.target_share))
@@ -175,7 +219,7 @@ def _commission(run: Run, found: Results, layout: Layout, gap: Gap, options: Map
         layout=layout,
         focuses=[each.name for each in gap.missing] or [subgoal.name],
         topics=topics,
-        examples=_examples(run, found, layout, column),
+        examples=examples,
         rounds=options["rounds"],
         seed=options["seed"],
         least=options["least"],
@@ -183,52 +227,64 @@ def _commission(run: Run, found: Results, layout: Layout, gap: Gap, options: Map
     )
 
 
-def _examples(run: Run, found: Results, layout: Layout, column: int) -> list[tuple[Subgoal, Mapping[str, str]]]:
-    """Rows of the data as texts by column, each with the subgoal that it supports best: the gap's own last."""
+def _shown(found: Results) -> list[list[int]]:
+    """For each subgoal the positions of rows that support it, the best first, from which its example may be taken."""
     import numpy as np
 
-    from ..phases.synthesize import EXAMPLES, LONGEST_EXAMPLE
-    from ..readers import written_texts
     from ..terms import SUPPORT_AT
 
     values = np.nan_to_num(found.values[found.value], nan=-1.0)
-    texts = _texts_at(run, found.positions, layout, written_texts)
-    shown: list[tuple[Subgoal, Mapping[str, str]]] = []
-    others = [place for place in range(values.shape[1]) if place != column]
-    for place in [*others, column]:
-        best = sorted(range(len(values)), key=lambda row, place=place: (-values[row, place], row))  # type: ignore[misc]
-        for row in best[:50]:
-            if values[row, place] < SUPPORT_AT - 1e-9:
-                break
-            written = texts.get(int(found.positions[row]))
-            if written and sum(map(len, written.values())) <= LONGEST_EXAMPLE:
-                shown.append((found.goal.subgoals[place], written))
-                break
-    return shown[-EXAMPLES:]
+    best = np.argsort(-values, axis=0, kind="stable")[:_LOOKED_AT]
+    return [
+        [int(found.positions[row]) for row in rows if values[row, column] >= SUPPORT_AT - 1e-9]
+        for column, rows in enumerate(best.T)
+    ]
 
 
-def _texts_at(
-    run: Run, positions: Keys, layout: Layout, read: Callable[[Layout, Sample], Mapping[str, str] | None]
-) -> dict[int, Mapping[str, str]]:
-    """The rows at these positions as texts by column; those that cannot be written anew are left out."""
-    wanted = set(positions.tolist())
-    found = {place: read(layout, row) for place, row in enumerate(run.rows()) if place in wanted}
-    return {place: texts for place, texts in found.items() if texts}
+def _known(
+    run: Run, gaps: Sequence[Gap], holdout: Sequence[Sample], shown: Sequence[Sequence[int]]
+) -> tuple[Known, dict[int, Sample]]:
+    """What must not be repeated, and the rows that may be shown, by position, of one reading of the data.
 
-
-def _known(run: Run, layout: Layout, holdout: Path | None) -> Known:
-    """What must not be repeated: the rows of the data, and those of a held-out file."""
+    It is the data, a held-out file, and what was kept for gaps that are not written for now.
+    """
     from ..duplicates import Known
-    from ..terms import Sample
+    from ..phases.synthesize import WRITTEN
+
+    wanted = {position for positions in shown for position in positions}
+    rows: dict[int, Sample] = {}
+
+    def noted() -> Iterator[Sample]:
+        for position, row in enumerate(run.rows()):
+            if position in wanted:
+                rows[position] = row
+            yield row
 
     known = Known()
-    known.add("row", run.rows())
-    if holdout:
-        known.add("held-out row", [row for row in _read_like(holdout, layout) if isinstance(row, Sample)], inputs=True)
-    return known
+    known.add("row", noted())
+    known.add("held-out row", holdout, inputs=True)
+    now = {gap.subgoal for gap in gaps}
+    known.add(WRITTEN, [e.sample for e in candidates_of(run) if e.fate == "kept" and e.subgoal not in now])
+    return known, rows
 
 
-def _read_like(path: Path, layout: Layout) -> Iterator[Any]:
+def _examples(
+    found: Results, layout: Layout, shown: Sequence[Sequence[int]], rows: Mapping[int, Sample], column: int
+) -> list[tuple[Subgoal, Mapping[str, str]]]:
+    """Rows of the data as texts by column, each with the subgoal that it supports best: the gap's own last."""
+    from ..phases.synthesize import EXAMPLES, LONGEST_EXAMPLE
+    from ..readers import written_texts
+
+    examples = []
+    for place in [*(place for place in range(len(shown)) if place != column), column]:
+        texts = (written_texts(layout, rows[position]) for position in shown[place])
+        short = next((each for each in texts if each and sum(map(len, each.values())) <= LONGEST_EXAMPLE), None)
+        if short:
+            examples.append((found.goal.subgoals[place], short))
+    return examples[-EXAMPLES:]
+
+
+def _read_like(path: Path, layout: Layout) -> Iterator[Sample | Refusal]:
     """The rows of another file that is read as the data were, in its own format."""
     from dataclasses import replace
 
@@ -238,118 +294,77 @@ def _read_like(path: Path, layout: Layout) -> Iterator[Any]:
     yield from read(path, replace(layout, format=format_of(path, None), id_column=None, split=None))
 
 
-def _drafts(layout: Layout, path: Path | None) -> list[Mapping[str, str]]:
-    """Rows written elsewhere, as texts by column; tells how many cannot be used."""
-    from ..readers import written_texts
-    from ..terms import Refusal
+def _holdout(layout: Layout, path: Path | None) -> list[Sample]:
+    """The rows of a held-out file; tells of those that cannot be read. Raises DataError if none can."""
+    from ..errors import DataError
+    from ..terms import Sample
 
     if path is None:
         return []
-    drafts = []
-    for row in _read_like(path, layout):
-        texts = None if isinstance(row, Refusal) else written_texts(layout, row)
-        if texts is None:
-            reason = row.reason if isinstance(row, Refusal) else "a column is empty or no text"
-            click.echo(f"  refused {row.source}:{row.line}: {reason}", err=True)
-        else:
+    rows = list(_read_like(path, layout))
+    held = [row for row in rows if isinstance(row, Sample)]
+    _tell_refusals([row for row in rows if not isinstance(row, Sample)])
+    if not held:
+        raise DataError(
+            f"No row of {path.name} can be read as the data were, so nothing would be held out.",
+            f"It needs the data's layout: {layout.describe()}",
+        )
+    return held
+
+
+def _drafts(layout: Layout, path: Path | None) -> list[Mapping[str, str]]:
+    """Rows written elsewhere, as texts by column; tells of those that cannot be used."""
+    from ..readers import written_texts
+    from ..terms import Refusal
+
+    drafts: list[Mapping[str, str]] = []
+    refused: list[Refusal] = []
+    unfit = "not one turn of the user and one of the assistant" if layout.turns else "a column is empty or no text"
+    for row in _read_like(path, layout) if path else ():
+        if isinstance(row, Refusal):
+            refused.append(row)
+        elif texts := written_texts(layout, row):
             drafts.append(texts)
+        else:
+            refused.append(Refusal(row.source, row.line, unfit))
+    _tell_refusals(refused)
     return drafts
 
 
+def _tell_refusals(refused: Sequence[Refusal]) -> None:
+    for row in refused[:_REFUSALS_SHOWN]:
+        click.echo(f"  refused {row.source}:{row.line}: {row.reason}", err=True)
+    if len(refused) > _REFUSALS_SHOWN:
+        click.echo(f"  and {len(refused) - _REFUSALS_SHOWN} more", err=True)
+
+
 def _aligner(
-    run: Run, found: Results, judge: Judge, subgoal: Subgoal
+    run: Run, found: Results, judge: Judge, column: int, failures: Counter[str]
 ) -> Callable[[Sequence[Sample]], Sequence[float | None]]:
-    """The judge's value of samples for a subgoal: asked where it is not stored, stored, and read back."""
+    """The judge's value of samples for a subgoal: asked where it is not stored, stored, and read back.
+
+    What failed before is asked again, once; what fails now is counted in `failures`.
+    """
     import numpy as np
 
     from ..phases.assess import assess
     from ..scales import reference_subgoals
     from .results import values_of
 
-    column = found.goal.subgoals.index(subgoal)
-    asked = [subgoal, *(reference_subgoals() if found.value == "corrected" else [])]
+    asked = [found.goal.subgoals[column], *(reference_subgoals() if found.value == "corrected" else [])]
+    tried: set[int] = set()
 
     def align(samples: Sequence[Sample]) -> Sequence[float | None]:
         keys = run.put_samples(samples)
-        missing = run.missing(found.judge, [each.digest for each in asked], keys)
+        missing = run.missing(found.judge, [each.digest for each in asked], keys, retry_failed=True)
+        missing[[key in tried for key in keys.tolist()]] = False
+        tried.update(keys.tolist())
         for batch in assess(judge, missing, lambda rows: run.samples(keys[rows]), asked, run.asking):
             run.append(found.judge, batch.judgements, batch.explanations, batch.truncations.items())
             run.count("device_seconds", batch.seconds)
             run.count("n_tokens", batch.n_tokens)
+            failures.update(each.failure for each in batch.judgements if each.failure)
         _, _, values = values_of(run, found.goal, found.judge, keys)
         return [None if np.isnan(value) else float(value) for value in values[found.value][:, column]]
 
     return align
-
-
-def _write(run: Run, output: Path) -> None:
-    """Nothing; writes the fields of what was kept, a JSON object a line, for its owner alone."""
-    from .export import private
-
-    with private(output) as stream:
-        for each in run.candidates():
-            if each.fate == "kept":
-                stream.write(json.dumps(each.fields, ensure_ascii=False) + "\n")
-
-
-def as_json(run: Run) -> dict[str, Any]:
-    """Every candidate of a run as plain values, with its provenance."""
-    told = [
-        {
-            "subgoal": each.subgoal,
-            "id": each.sample.id,
-            "fields": each.fields,
-            "number": each.number,
-            "round": each.round,
-            "quality": each.quality,
-            "alignment": each.alignment,
-            "rank": each.rank,
-            "fate": each.fate,
-            "reason": each.reason,
-            "feedback": each.feedback,
-            "provenance": each.provenance,
-        }
-        for each in run.candidates()
-    ]
-    return {"run": str(run.folder), "candidates": told}
-
-
-def _print_candidates(run: Run) -> None:
-    """Nothing; prints what became of the candidates, by subgoal, and what those kept do for it."""
-    from .results import analyzed
-    from .table import print_table
-
-    found = analyzed(run)
-    covered = {each.subgoal.id: each for each in found.coverage}
-    candidates = run.candidates()
-    if not candidates:
-        click.echo("No gap, so nothing was written.")
-        return
-    rows = []
-    for name in dict.fromkeys(each.subgoal for each in candidates):
-        mine = [each for each in candidates if each.subgoal == name]
-        kept = [each for each in mine if each.fate == "kept"]
-        fates = Counter(each.fate for each in mine)
-        n_hits = sum(each.alignment is not None and each.alignment >= 0.6 - 1e-9 for each in kept)
-        before = covered[name]
-        n, hits = before.n_judged, before.n_support
-        rows.append(
-            [
-                name,
-                str(len(mine)),
-                *(str(fates[fate]) for fate in ("kept", "rejected", "refused")),
-                f"{hits} of {n} ({100 * hits / max(1, n):.1f}%)",
-                f"{hits + n_hits} of {n + len(kept)} ({100 * (hits + n_hits) / max(1, n + len(kept)):.1f}%)",
-            ]
-        )
-    header = ["subgoal", "written", "kept", "rejected", "refused", "support", "with what is kept"]
-    print_table(header, rows, right=(1, 2, 3, 4))
-    for reason, n in Counter(_kind(each) for each in candidates if each.fate != "kept").most_common(8):
-        click.echo(f"  {n} {reason}")
-
-
-def _kind(candidate: Candidate) -> str:
-    """A reason without its numbers and ids, for counting."""
-    if candidate.fate == "refused":
-        return "refused as near-duplicates"
-    return f"rejected: {candidate.reason.split(' ')[0]} too low" if "<" in candidate.reason else candidate.reason

@@ -227,9 +227,8 @@ def _passed(
     fresh: list[int] = []
     own = Known()
     for place, each in enumerate(candidates):
-        found = [] if each.reason else [likeness for held in (*known, own) if (likeness := held.like(each.sample))]
-        if found:
-            likeness = found[0]
+        repeated = (held.like(each.sample) for held in (*known, own) if not each.reason)
+        if likeness := next(filter(None, repeated), None):
             told = f"{likeness.part} like {likeness.of} {likeness.id} ({likeness.similarity:.2f})"
             done[place] = replace(each, fate="refused", reason=told)
         elif each.reason:
