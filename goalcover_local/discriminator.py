@@ -77,18 +77,11 @@ class Discriminator:
             for row in grades
         ]
 
-    def criticism(self, flawed: Sequence[tuple[Subgoal, Sample, str, float]]) -> list[str]:
-        """Why each sample has its grade in a respect: what to do better; empty where the model failed."""
-        asked: dict[float, list[int]] = {}
-        for place, (_, _, _, grade) in enumerate(flawed):
-            asked.setdefault(ANCHORS[int(np.clip(np.rint(grade * 5), 0, 5))], []).append(place)
-        told = [""] * len(flawed)
-        for anchor, places in sorted(asked.items()):
-            texts = [self._texts(*flawed[place][:3]) for place in places]
-            answers = self.asker.write("quality", texts, max_tokens=_TOKENS, known={"score": anchor})
-            for place, answer in zip(places, answers, strict=True):
-                told[place] = str((answer.fields or {}).get("explanation", ""))
-        return told
+    def criticism(self, flawed: Sequence[tuple[Subgoal, Sample, str]]) -> list[str]:
+        """What is wrong with each sample in a respect, and what would mend it; empty where the model failed."""
+        texts = [self._texts(*each) for each in flawed]
+        answers = self.asker.write("criticism", texts, max_tokens=_TOKENS)
+        return [str((answer.fields or {}).get("criticism", "")) for answer in answers]
 
     def ranks(self, subgoal: Subgoal, samples: Sequence[Sample], seed: int = 0) -> list[float | None]:
         """How likely each sample is the best of its group, from 0 to 1: groups of up to four, in the order given.

@@ -8,6 +8,7 @@ is refined with the discriminator's criticism, up to so many rounds, and passes 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,6 +39,11 @@ LONGEST_EXAMPLE = 800
 
 TEMPERATURE = 0.7
 
+_TOPICS_TOKENS = 100
+
+_OF_ITSELF = re.compile(r"\bcapabilit(?:y|ies)\b|\b(?:this|training) sample\b", re.IGNORECASE)
+"""How a sample speaks that praises itself to its judge instead of teaching anything."""
+
 WRITTEN = "another sample written"
 """What a sample that was kept is called where a later one repeats it."""
 
@@ -48,8 +54,9 @@ Texts = Mapping[str, str]
 class Commission:
     """What is to be written: for which subgoal, how many samples, in which form, about what, and how they must score.
 
-    `focuses` name what the samples show, such as the gap's missing capabilities; `topics` are what they are about; both
-    are gone through in turn. `examples` are rows of the dataset as texts by column, each with the subgoal it supports.
+    `focuses` name what the samples show, such as the gap's missing capabilities. `topics` are what they are about where
+    the generator cannot name any. Both are gone through in turn. `examples` are rows of the dataset as texts by column,
+    each with the subgoal it supports.
     """
 
     subgoal: Subgoal
@@ -81,6 +88,7 @@ def synthesize(
     `drafts`, written elsewhere, come first and pass through the same. Samples that are kept become known. The generator
     must have been given its form by `prepare`.
     """
+    commission = replace(commission, topics=topics(commission, generator) or commission.topics)
     n_kept = 0
     waves = [drafts[start : start + WAVE] for start in range(0, len(drafts), WAVE)]
     n_waves = -(-PATIENCE * commission.n // WAVE)
@@ -137,6 +145,22 @@ def prepare(commission: Commission, generator: Asker) -> None:
         if not legal:
             legal = [_recast(each, columns, commission.layout) for each in question.examples]
         generator.adapt(replace(question, form=form, examples=tuple(legal)))
+
+
+def topics(commission: Commission, generator: Asker) -> list[str]:
+    """What the samples can be about, as the generator names it: enough for each sample wanted, if it knows so many."""
+    focuses = commission.focuses or [commission.subgoal.name]
+    found: dict[frozenset[str], str] = {}
+    for turn in range(2 + commission.n // 3):
+        asked = {**_of(commission.subgoal), "focus": focuses[turn % len(focuses)]}
+        answer = generator.write(
+            "topics", [asked], max_tokens=_TOPICS_TOKENS, temperature=TEMPERATURE, seed=commission.seed + turn
+        )[0]
+        for named in (answer.fields or {}).get("topics", ()):
+            found.setdefault(frozenset(stems(named)), named)
+        if len(found) >= 2 * commission.n:
+            break
+    return [named for key, named in found.items() if key]
 
 
 def topic(text: str) -> str:
@@ -205,6 +229,8 @@ def _candidate(
     empty = [column for column, text in texts.items() if not text and column not in commission.layout.optional]
     if empty:
         sample = Refusal("synthetic", number + 1, f"{empty[0]!r} is empty")
+    elif provenance and _OF_ITSELF.search(" ".join(texts.values())):
+        sample = Refusal("synthetic", number + 1, "speaks of itself or of a capability")
     about = {"gap": commission.subgoal.id, **(provenance or {"generator": "a file"})}
     if isinstance(sample, Refusal):
         nothing = Sample(identity, "", "", "synthetic", number + 1)
@@ -268,9 +294,12 @@ def _refined(
     candidates: Sequence[Candidate],
     number: int,
 ) -> list[Candidate]:
-    """What was rejected for a grade or its alignment, written again after the discriminator's criticism."""
+    """What was rejected for a grade, written again after the discriminator's criticism.
+
+    What the judge finds off the subgoal is not: told so, a model adds that its sample is about it, and nothing else.
+    """
     flawed = [each for each in candidates if each.fate == "rejected" and _falls_short(each, commission.least)]
-    told = discriminator.criticism([(commission.subgoal, each.sample, *_weakest(each)) for each in flawed])
+    told = discriminator.criticism([(commission.subgoal, each.sample, _weakest(each)) for each in flawed])
     columns = written_columns(commission.layout)
     asked = [
         {**_of(commission.subgoal), "draft": _draft(each, columns, commission.layout), "criticism": one_line(criticism)}
@@ -297,17 +326,16 @@ def _scores(candidate: Candidate) -> dict[str, float | None]:
 
 
 def _falls_short(candidate: Candidate, least: float) -> bool:
-    """Whether all scores are known and one is too low: then criticism can say what to do better."""
-    scores = [*_scores(candidate).values()]
-    return None not in scores and min(value for value in scores if value is not None) < least - 1e-9
+    """Whether it is on its subgoal and one of its grades is too low: then criticism can say what to do better."""
+    grades = [*candidate.quality.values()]
+    if candidate.alignment is None or candidate.alignment < least - 1e-9 or None in grades:
+        return False
+    return min(grade for grade in grades if grade is not None) < least - 1e-9
 
 
-def _weakest(candidate: Candidate) -> tuple[str, float]:
-    """The respect in which a candidate did worst, and its grade; faithfulness where the judge found it off the mark."""
-    worst, respect = min((grade, name) for name, grade in candidate.quality.items() if grade is not None)
-    if candidate.alignment is not None and candidate.alignment < worst:
-        return "faithfulness", candidate.alignment
-    return respect, worst
+def _weakest(candidate: Candidate) -> str:
+    """The respect in which a candidate did worst."""
+    return min((grade, name) for name, grade in candidate.quality.items() if grade is not None)[1]
 
 
 def _draft(candidate: Candidate, columns: Sequence[str], layout: Layout) -> str:
