@@ -1,30 +1,28 @@
-"""Texts that say alike: their words, groups of them, and which of them name a thing. Pure functions, no model.
+"""Texts that say alike: their words, their themes, and which of them name a thing. Pure functions, no model.
 
 Words are compared by their first five letters, in which languages with endings put the meaning: "treated" and
 "treatment" are one. Scripts that put no space between words, such as Chinese and Thai, are compared by pairs of
-characters. A word counts for more the fewer texts hold it (Spärck Jones, 1972).
+characters.
 """
 
 from __future__ import annotations
 
-import math
 import re
 import unicodedata
-from bisect import insort
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-
-ALIKE = 0.35
-"""The least cosine at which a text joins a group."""
+from heapq import heapify, heappop, heappush
 
 NAMES = 0.5
-"""The least share of a name's weight that a text must hold to name the thing."""
+"""The least share of a name's words that a text must hold to name the thing."""
 
 _STEM = 5
 
-_CHAMPIONS = 32
-"""Groups that a text is compared with for each of its stems: those of whose first text that stem is the most."""
+_DENIAL = re.compile(
+    r"\b(?:but|yet|though|not|no|nothing|none|neither|without|lacks?|lacking|missing|absent|never|cannot|\w+n['’]t)\b",
+    re.IGNORECASE,
+)
+"""The words at which a remark turns from what there is to what there is not."""
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u9fff\U00020000-\U0003ffff"
@@ -71,58 +69,54 @@ def _folded(text: str) -> str:
     return "".join(each for each in folded if not unicodedata.category(each).startswith("M"))
 
 
-def weights(texts: Sequence[str]) -> Mapping[str, float]:
-    """What each stem is worth, above 0, by the share of the texts that hold it."""
-    held = Counter(stem for text in texts for stem in set(stems(text)))
-    return {stem: math.log((1 + len(texts)) / (1 + n)) + 1 for stem, n in held.items()}
+def themes(texts: Sequence[str], n_samples: Sequence[int]) -> list[list[int]]:
+    """The places of texts that share a word, a list for each theme; the theme of most samples first.
 
-
-def groups(texts: Sequence[str], most: int) -> list[list[int]]:
-    """The places of texts that say alike, each text in one group of at most `most`; in the order of their first.
-
-    Each text joins the group whose first text is most like it, or begins one: one pass, and the same every time. It is
-    held against a bounded number of groups, so that the time grows with the number of texts, whatever they share.
+    The word that most samples' texts hold makes the first theme of all texts that hold it, and so on with those that
+    are left, as long as a theme is of at least two samples. Where nothing recurs, each text is a theme of its own.
     """
-    worth = weights(texts)
-    members: dict[int, list[int]] = {}
-    champions: dict[str, list[tuple[float, int]]] = {}
+    held: dict[str, list[int]] = {}
     for place, text in enumerate(texts):
-        vector = _vector(text, worth)
-        near: dict[int, float] = {}
-        for stem, weight in vector.items():
-            for less, leader in champions.get(stem, ()):
-                near[leader] = near.get(leader, 0.0) - weight * less
-        most_alike = round(max(near.values(), default=0.0), 9)
-        if most_alike >= ALIKE:
-            best = min(leader for leader, cosine in near.items() if round(cosine, 9) == most_alike)
-        else:
-            best = place
-            for stem, weight in vector.items():
-                insort(champions.setdefault(stem, []), (-weight, place))
-                del champions[stem][_CHAMPIONS:]
-        members.setdefault(best, []).append(place)
-    return [group[start : start + most] for group in members.values() for start in range(0, len(group), most)]
+        for stem in dict.fromkeys(stems(text)):
+            held.setdefault(stem, []).append(place)
+    left = [True] * len(texts)
+
+    def size(stem: str) -> int:
+        return sum(n_samples[place] for place in held[stem] if left[place])
+
+    found: list[list[int]] = []
+    waiting = [(-size(stem), stem) for stem in held]
+    heapify(waiting)
+    while waiting:
+        expected, stem = heappop(waiting)
+        now = size(stem)
+        if now < 2:
+            continue
+        if now < -expected:
+            heappush(waiting, (-now, stem))
+            continue
+        found.append([place for place in held[stem] if left[place]])
+        for place in found[-1]:
+            left[place] = False
+    return found or [[place] for place, text in enumerate(texts) if stems(text)]
 
 
-def naming(name: str, texts: Sequence[str], worth: Mapping[str, float]) -> list[float]:
-    """How much of a name's weight each text holds, in [0, 1]; a name of common words alone is held by none."""
+def parts(remark: str) -> tuple[str, str]:
+    """What a remark says that a sample is about, and what it says that is lacking; the whole twice if it does not tell.
+
+    It parts at the first word of denial, as in "It is about tyres, not about brakes".
+    """
+    denial = _DENIAL.search(remark)
+    return (remark[: denial.start()], remark[denial.start() :]) if denial else (remark, remark)
+
+
+def naming(name: str, texts: Sequence[str]) -> list[float]:
+    """What share of a name's words each text holds, in [0, 1]; a name of common words alone is held by none."""
     wanted = set(stems(name))
-    rare = max(worth.values(), default=1.0)
-    total = sum(worth.get(stem, rare) for stem in wanted)
-    return [
-        sum(worth.get(stem, rare) for stem in wanted & set(stems(text))) / total if total else 0.0 for text in texts
-    ]
+    return [len(wanted.intersection(_stems(text))) / len(wanted) if wanted else 0.0 for text in texts]
 
 
 def alike(first: str, second: str) -> bool:
     """Whether two names mean the same by their words: those of the shorter one all stand in the other."""
     one, other = set(stems(first)), set(stems(second))
     return bool(one and other) and (one <= other or other <= one)
-
-
-def _vector(text: str, worth: Mapping[str, float]) -> dict[str, float]:
-    """The weights of a text's stems, of length 1."""
-    counted = Counter(stems(text))
-    vector = {stem: n * worth[stem] for stem, n in counted.items()}
-    length = math.sqrt(sum(weight**2 for weight in vector.values()))
-    return {stem: weight / length for stem, weight in vector.items()}

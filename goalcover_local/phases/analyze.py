@@ -1,8 +1,9 @@
 """Phase 3, gap analysis: what the explanations of low scores have in common (paper, section 3.4, Eqs. 7 and 8).
 
-Thousands of explanations fit no prompt, so they are reduced in stages: equal ones are taken once, those that say alike
-are grouped, a model names what each group lacks, and names that mean the same are merged. Evidence is then counted
-without a model: an explanation names a capability if it holds enough of the name's words. A name that none holds goes.
+Thousands of explanations fit no prompt, so they are reduced in stages: equal ones are taken once, each is parted into
+what a sample is about and what it lacks, those that share a word are grouped, a model names what each group lacks or
+has instead, and names that mean the same are merged. Evidence is then counted without a model: an explanation names a
+thing if it holds enough of the name's words in its part. A name that none holds goes.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..asking import Asker
-from ..grouping import NAMES, alike, groups, naming, weights
+from ..grouping import NAMES, alike, naming, parts, themes
 from ..terms import Coverage, Explanation, Gap, MissingCapability, Subgoal
 
 REMARKS = 8
@@ -51,28 +52,22 @@ def analyze(
     evidence, and goes.
     """
     remarks = _distinct([each for each in explanations if each.sample in low], low)
-    texts = [remark.text for remark in remarks]
-    asked = [
-        {
-            "name": one_line(subgoal.name),
-            "description": one_line(subgoal.description),
-            "remarks": "\n".join(f"- {texts[place]}" for place in group),
-        }
-        for group in groups(texts, REMARKS)
-    ]
-    answers = asker.write("missing-capability", asked, max_tokens=_TOKENS)
-    named = {
-        field: [one_line(str(answer.fields[field])) for answer in answers if answer.fields]
-        for field in ("missing", "instead")
-    }
+    about, lacks = ([part(remark.text) for remark in remarks] for part in (_about, _lacks))
+    said = {"missing": lacks, "instead": about}
+    asked = [(field, group) for field in said for group in _groups(remarks, said[field])]
+    answers = asker.write("missing-capability", [_texts(subgoal, group) for _, group in asked], max_tokens=_TOKENS)
+    named: dict[str, list[str]] = {field: [] for field in said}
+    for (field, _), answer in zip(asked, answers, strict=True):
+        if answer.fields:
+            named[field].append(one_line(str(answer.fields[field])))
     return Gap(
         subgoal=subgoal.id,
         n_judged=covered.n_judged,
         n_support=covered.n_support,
         n_low=sum(low.values()),
         n_explained=len({sample for remark in remarks for sample in remark.samples}),
-        missing=_evident(named["missing"], remarks),
-        instead=_evident(named["instead"], remarks),
+        missing=_evident(named["missing"], remarks, lacks),
+        instead=_evident(named["instead"], remarks, about),
     )
 
 
@@ -96,14 +91,42 @@ def _distinct(explanations: Sequence[Explanation], low: Mapping[str, int]) -> li
     return sorted(remarks, key=lambda remark: (-remark.n_rows, remark.text))
 
 
-def _evident(names: Sequence[str], remarks: Sequence[_Remark]) -> tuple[MissingCapability, ...]:
-    """The capabilities of these names, merged, that remarks name: those with the most evidence first.
+def _about(remark: str) -> str:
+    return parts(remark)[0]
+
+
+def _lacks(remark: str) -> str:
+    return parts(remark)[1]
+
+
+def _groups(remarks: Sequence[_Remark], said: Sequence[str]) -> list[list[_Remark]]:
+    """Remarks whose parts share a word, at most so many together as a model reads at once; equal parts once."""
+    held: dict[str, list[_Remark]] = {}
+    for remark, part in zip(remarks, said, strict=True):
+        held.setdefault(part.casefold(), []).append(remark)
+    alike_ones = [*held.values()]
+    sizes = [sum(len(remark.samples) for remark in found) for found in alike_ones]
+    return [
+        [alike_ones[place][0] for place in theme[start : start + REMARKS]]
+        for theme in themes([*held], sizes)
+        for start in range(0, len(theme), REMARKS)
+    ]
+
+
+def _texts(subgoal: Subgoal, remarks: Sequence[_Remark]) -> dict[str, str]:
+    return {
+        "name": one_line(subgoal.name),
+        "description": one_line(subgoal.description),
+        "remarks": "\n".join(f"- {remark.text}" for remark in remarks),
+    }
+
+
+def _evident(names: Sequence[str], remarks: Sequence[_Remark], said: Sequence[str]) -> tuple[MissingCapability, ...]:
+    """The capabilities of these names, merged, that parts of remarks name: those with the most evidence first.
 
     Where some recur, those that a single sample's explanation names are left out.
     """
-    texts = [remark.text for remark in remarks]
-    worth = weights(texts)
-    found = [capability for name in _merged(names) if (capability := _backed(name, remarks, texts, worth))]
+    found = [capability for name in _merged(names) if (capability := _backed(name, remarks, said))]
     recurring = [capability for capability in found if len(capability.samples) > 1]
     return tuple(sorted(recurring or found, key=lambda each: (-each.n_rows, each.name))[:MOST])
 
@@ -120,17 +143,15 @@ def _merged(names: Sequence[str]) -> list[str]:
     return kept
 
 
-def _backed(
-    name: str, remarks: Sequence[_Remark], texts: Sequence[str], worth: Mapping[str, float]
-) -> MissingCapability | None:
-    """A capability with the remarks that name it; None if there is none."""
-    shares = naming(name, texts, worth)
+def _backed(name: str, remarks: Sequence[_Remark], said: Sequence[str]) -> MissingCapability | None:
+    """A capability with the remarks whose parts name it; None if there is none."""
+    shares = naming(name, said)
     ranked = sorted(
         (place for place, share in enumerate(shares) if share >= NAMES - 1e-9),
-        key=lambda place: (-round(shares[place], 9), -remarks[place].n_rows, len(texts[place]), texts[place]),
+        key=lambda place: (-shares[place], -remarks[place].n_rows, len(remarks[place].text), remarks[place].text),
     )
     if not ranked:
         return None
     samples = sorted({sample for place in ranked for sample in remarks[place].samples})
-    quotations = tuple((remarks[place].samples[0], texts[place]) for place in ranked[:QUOTATIONS])
+    quotations = tuple((remarks[place].samples[0], remarks[place].text) for place in ranked[:QUOTATIONS])
     return MissingCapability(name, tuple(samples), sum(remarks[place].n_rows for place in ranked), quotations)
