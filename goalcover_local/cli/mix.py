@@ -124,8 +124,10 @@ def _mixtures(run: Run, kept: np.ndarray, options: Mapping[str, Any]) -> list[_M
     """The five datasets of the paper; the two without synthetic samples where none was kept."""
     import numpy as np
 
+    from .written import candidates
+
     samples = run.row_samples()
-    written = [candidate for candidate in run.candidates() if candidate.fate == "kept"]
+    written = [candidate for candidate in candidates(run) if candidate.fate == "kept"]
     digests = [candidate.sample.digest for candidate in written]
     keys = dict(zip(digests, run.keys(digests), strict=True))
     original = np.isin(np.arange(len(samples)), run.draw(options["seed"], options["n_original"]))

@@ -46,6 +46,7 @@ def command(run: Path, as_json: bool) -> None:
 def _status(run: Run) -> dict[str, Any]:
     """What there is to say of a run, by what it is about."""
     from .results import STARTED, results
+    from .written import candidates
 
     events = run.events()
     audit = {"events": len(events), "last": events[-1].hash if events else "", "problems": run.verify_events()}
@@ -69,7 +70,7 @@ def _status(run: Run) -> dict[str, Any]:
     told["explanations"] = sum(len(run.explanations(found.judge, s.digest)) for s in found.goal.subgoals)
     told["analyze"] = _analysis(run)
     told["recommend"] = len(run.recommendations())
-    told["synthesize"] = dict(Counter(candidate.fate for candidate in run.candidates()))
+    told["synthesize"] = dict(Counter(candidate.fate for candidate in candidates(run)))
     return {**told, "audit trail": audit, "next": _next(run, found, n_pairs - n_judged - n_failed, told)}
 
 
