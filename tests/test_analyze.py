@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from goalcover_local.asking import Asker
 from goalcover_local.engines.base import Prompt
-from goalcover_local.grouping import NAMES, naming, stems, weights
+from goalcover_local.grouping import NAMES, naming, parts, stems
 from goalcover_local.phases.analyze import MOST, QUOTATIONS, REMARKS, analyze, one_line
 from goalcover_local.terms import Coverage, Estimate, Explanation, Gap, MissingCapability, Subgoal, digest_of
 
@@ -71,16 +71,15 @@ def test_whatever_a_model_answers_no_capability_is_without_evidence(
     n_rows = [random.Random(seed + n).randint(1, 4) for n in range(len(texts))]
     gap = found(Told(missing, instead), texts, n_rows)
     held = {sample(n): (text, rows) for n, (text, rows) in enumerate(zip(texts, n_rows, strict=True))}
-    read = sorted({one_line(text) for text in texts if one_line(text)})
-    worth = weights(sorted({text.casefold(): text for text in read}.values()))
     assert gap.n_low == sum(n_rows)
     assert gap.n_explained == sum(bool(one_line(text)) for text in texts)
-    for capability, told in [(each, missing) for each in gap.missing] + [(each, instead) for each in gap.instead]:
+    found_of = [(each, missing, 1) for each in gap.missing] + [(each, instead, 0) for each in gap.instead]
+    for capability, told, part in found_of:
         assert capability.name in map(one_line, told)
         assert capability.samples and len(set(capability.samples)) == len(capability.samples)
         assert capability.n_rows == sum(held[each][1] for each in capability.samples)
         for each in capability.samples:
-            assert naming(capability.name, [held[each][0]], worth)[0] >= NAMES - 1e-6
+            assert naming(capability.name, [parts(one_line(held[each][0]))[part]])[0] >= NAMES - 1e-6
         assert 1 <= len(capability.quotations) <= QUOTATIONS
         for each, quotation in capability.quotations:
             assert each in capability.samples

@@ -11,6 +11,7 @@ import click
 
 from .judging import Models, engine_options, run_card
 from .table import as_text
+from .verdicts import verdict_options
 
 if TYPE_CHECKING:
     from ..asking import Asker
@@ -29,17 +30,7 @@ if TYPE_CHECKING:
 @click.option(
     "--explain/--no-explain", default=True, show_default=True, help="Decode the explanations that are not there yet."
 )
-@click.option(
-    "--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement."
-)
-@click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap.")
-@click.option(
-    "--rule",
-    type=click.Choice(["support", "mean"]),
-    default="support",
-    show_default=True,
-    help="What makes a gap: too few supporting rows, or the paper's mean below tau.",
-)
+@verdict_options
 @click.option("--json", "as_json", is_flag=True, help="Print the gaps as JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, run: Path, **options: Any) -> None:

@@ -8,6 +8,7 @@ import click
 
 from .assess import assess_options
 from .table import as_text
+from .verdicts import rule_option
 
 
 @click.command("run", short_help="Assess, analyze and recommend in one go.")
@@ -16,13 +17,7 @@ from .table import as_text
     "--analyst", help="The card of the model that names what is missing and what to do; the judge if not given."
 )
 @click.option("--all-low", is_flag=True, help="Read every low row's explanation, not a sample of at most 200.")
-@click.option(
-    "--rule",
-    type=click.Choice(["support", "mean"]),
-    default="support",
-    show_default=True,
-    help="What makes a gap: too few supporting rows, or the paper's mean below tau.",
-)
+@rule_option
 @click.option("--json", "as_json", is_flag=True, help="Print coverage, gaps and recommendations as one JSON object.")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:

@@ -7,20 +7,12 @@ from pathlib import Path
 
 import click
 
+from .verdicts import verdict_options
+
 
 @click.command("show", short_help="Print a run's coverage table.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement."
-)
-@click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap.")
-@click.option(
-    "--rule",
-    type=click.Choice(["support", "mean"]),
-    default="support",
-    show_default=True,
-    help="The verdict's rule: enough supporting rows, or the paper's mean below tau.",
-)
+@verdict_options
 @click.option("--failures", is_flag=True, help="List the failed judgements and their reasons instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/show.schema.json).")
 def command(run: Path, value: str | None, tau: float | None, rule: str, failures: bool, as_json: bool) -> None:

@@ -1,0 +1,32 @@
+"""The options by which commands say what makes a gap: which value, which tau, which rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_RULE = click.option(
+    "--rule",
+    type=click.Choice(["support", "mean"]),
+    default="support",
+    show_default=True,
+    help="What makes a gap: too few supporting rows, or the paper's mean below tau.",
+)
+_VALUE = click.option(
+    "--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement."
+)
+_TAU = click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap.")
+
+
+def rule_option(command: Command) -> Command:
+    """The command with the option that names the verdict's rule."""
+    return _RULE(command)
+
+
+def verdict_options(command: Command) -> Command:
+    """The command with every option that makes a verdict."""
+    return _VALUE(_TAU(_RULE(command)))
