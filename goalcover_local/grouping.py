@@ -23,6 +23,9 @@ _DENIAL = re.compile(
     re.IGNORECASE,
 )
 """The words at which a remark turns from what there is to what there is not."""
+_DENIED = re.compile(r"\b(?:is|are|was|were|be|been|does|do|did|has|have|had|can|could|will|would)\s+$", re.IGNORECASE)
+_CLAUSE = re.compile(r"[;,.:]|\b(?:and|while|whereas)\b", re.IGNORECASE)
+"""What stands before a denial of what was said before it, and where a clause begins."""
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u9fff\U00020000-\U0003ffff"
@@ -36,9 +39,10 @@ _COMMON = frozenset(
     "then there these they this those through too under until very was were what when where which while who whom why "
     "will with without would you your answer answers capability input mention mentioned mentions output provide "
     "provides provided question remark sample samples tell tells topic text rather instead focuses focus discusses "
-    "related relate describe describes described explain explains explained information specific".split()
+    "related relate describe describes described explain explains explained information specific absent cannot lack "
+    "lacking lacks missing neither never none though yet doesn don isn aren wasn".split()
 )
-"""Words that tell nothing of a matter: the language's own, and those of every remark."""
+"""Words that tell nothing of a matter: the language's own, denial's, and those of every remark."""
 
 
 def stems(text: str) -> list[str]:
@@ -104,10 +108,16 @@ def themes(texts: Sequence[str], n_samples: Sequence[int]) -> list[list[int]]:
 def parts(remark: str) -> tuple[str, str]:
     """What a remark says that a sample is about, and what it says that is lacking; the whole twice if it does not tell.
 
-    It parts at the first word of denial, as in "It is about tyres, not about brakes".
+    It parts at the first word of denial, as in "It is about tyres, not about brakes"; where that denies what stands
+    before it, as in "It is about tyres; brakes are absent", at the clause that does.
     """
     denial = _DENIAL.search(remark)
-    return (remark[: denial.start()], remark[denial.start() :]) if denial else (remark, remark)
+    if not denial:
+        return remark, remark
+    place = denial.start()
+    if _DENIED.search(remark[:place]):
+        place = max((clause.start() for clause in _CLAUSE.finditer(remark[:place])), default=0)
+    return remark[:place], remark[place:]
 
 
 def naming(name: str, texts: Sequence[str]) -> list[float]:

@@ -141,7 +141,7 @@ class Judge:
                 if answer
             ]
             return Batch((), tuple(told), n_tokens=n_tokens, seconds=time.perf_counter() - started)
-        subjects = self._subjects([sample for sample, _ in fitted])
+        subjects, n_before = self._subjects([sample for sample, _ in fitted])
         prompts = [
             self._begun(self.question.prompt(_texts(sample, subgoal), {"score": score}, asking="explanation"), subject)
             for (sample, subgoal), subject, (_, _, score) in zip(fitted, subjects, scored, strict=True)
@@ -154,16 +154,18 @@ class Judge:
             answer = None if completion.failure else self.question.read(prompt.prefill + completion.text)
             if answer:
                 explanations.append(self._explanation(sample, subgoal, answer))
-        n_tokens = sum(completion.n_tokens for completion in completions)
+        n_tokens = n_before + sum(completion.n_tokens for completion in completions)
         return Batch((), tuple(explanations), n_tokens=n_tokens, seconds=time.perf_counter() - started)
 
-    def _subjects(self, samples: Sequence[Sample]) -> list[str]:
-        """What each sample is about, as the model says without a word of any capability; empty where it failed.
+    def _subjects(self, samples: Sequence[Sample]) -> tuple[list[str], int]:
+        """What each sample is about, as the model says without a word of any capability, and the tokens it took.
+
+        Empty where it failed.
 
         An explanation that begins with it speaks of the sample: a small model's own beginning speaks of the capability.
         """
         if not isinstance(self.question.form, JsonForm):
-            return [""] * len(samples)
+            return [""] * len(samples), 0
         question = load_question("subject", single_turn=self.question.single_turn)
         distinct = {(sample.input, sample.output): sample for sample in samples}
         prompts = [
@@ -175,7 +177,8 @@ class Judge:
         for key, prompt, completion in zip(distinct, prompts, completions, strict=True):
             answer = None if completion.failure else question.read(prompt.prefill + completion.text)
             told[key] = str(answer["subject"]) if answer else ""
-        return [told[sample.input, sample.output] for sample in samples]
+        n_tokens = sum(completion.n_tokens for completion in completions)
+        return [told[sample.input, sample.output] for sample in samples], n_tokens
 
     def _begun(self, prompt: Prompt, subject: str) -> Prompt:
         """The prompt with an explanation begun by what the sample is about."""

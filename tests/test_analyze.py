@@ -97,6 +97,23 @@ def test_what_no_explanation_names_is_not_told() -> None:
     assert gap.n_explained == 2
 
 
+def test_what_a_sample_is_about_is_no_evidence_of_what_it_lacks_nor_the_other_way_round() -> None:
+    texts = [f"It is about dosage in ward {n}, not about surgery." for n in (100, 200, 300)]
+    gap = found(Told(["surgery"], ["dosage"]), texts)
+    assert [(each.name, each.n_rows) for each in (*gap.missing, *gap.instead)] == [("surgery", 3), ("dosage", 3)]
+    gap = found(Told(["dosage"], ["surgery"]), texts)
+    assert (gap.missing, gap.instead) == ((), ())
+
+
+def test_what_many_say_is_not_drowned_by_what_few_say() -> None:
+    """Each theme is named by itself, so that a rare one is named too."""
+    texts = [f"It is about case {n}, not about surgery." for n in range(100, 140)]
+    texts += [f"It is about case {n}, not about dosage." for n in range(200, 202)]
+    asker = Told(["nothing"])
+    asker.model.written["missing-capability"] = by_frequency
+    assert [(each.name, each.n_rows) for each in found(asker, texts).missing] == [("surgery", 40), ("dosage", 2)]
+
+
 def test_a_quotation_is_what_was_said_of_that_very_sample() -> None:
     """Also where explanations are taken together that differ in case and space."""
     texts = ["It LACKS the dosage.", "it lacks   the dosage.", "It lacks the DOSAGE."]
@@ -108,7 +125,7 @@ def test_a_quotation_is_what_was_said_of_that_very_sample() -> None:
 
 
 def test_rows_count_as_often_as_they_stand() -> None:
-    texts = ["It lacks dosage.", "Lacks dosage!", "Surgery is absent.", "No surgery at all."]
+    texts = ["It lacks dosage.", "Lacks dosage!", "It lacks surgery.", "No surgery at all."]
     gap = found(Told(["dosage"]), texts, [1, 1, 5, 7])
     assert [(each.name, each.n_rows, len(each.samples)) for each in gap.missing] == [("dosage", 2, 2)]
     gap = found(Told(["surgery", "dosage"]), texts, [1, 1, 5, 7])
@@ -216,7 +233,7 @@ def test_five_thousand_explanations_take_seconds_and_eight_at_most_a_prompt() ->
     gap = found(Asker(model), texts)
     assert time.perf_counter() - started < 60
     counts = [asked["remarks"].count("\n- ") + 1 for _, asked in model.asked]
-    assert max(counts) == REMARKS and sum(counts) == 5000
+    assert max(counts) == REMARKS and len(counts) < 2 * 5000 / REMARKS
     assert sorted(names(gap.missing)) == sorted(THINGS)
     for each in gap.missing:
         assert each.n_rows == sum(each.name in text for text in texts)
@@ -252,12 +269,12 @@ def test_stopped_after_any_batch_it_comes_to_the_same_and_asks_one_batch_again()
 
 
 def test_answers_that_fail_are_left_out_and_counted() -> None:
-    texts = ["Lacks dosage ANVIL.", "Lacks dosage too.", "No dosage at all.", "Surgery is what it lacks, or surgeons."]
+    texts = ["Lacks dosage ANVIL.", "Lacks dosage too.", "No dosage at all.", "No surgery.", "It lacks surgeons."]
     asker = Told(["dosage", "surgery"])
     asker.model.fails_on = "ANVIL"
     gap = found(asker, texts)
     assert asker.failures == {"scripted failure": 1}
-    assert names(gap.missing) == ["surgery"] and gap.n_explained == 4
+    assert names(gap.missing) == ["surgery"] and gap.n_explained == 5
 
 
 HOSTILE = [

@@ -144,30 +144,47 @@ def test_our_graded_samples_are_asked_once() -> None:
 # Criticism
 
 
-def test_criticism_explains_the_grade_that_was_given() -> None:
+def test_criticism_is_asked_for_by_a_question_of_its_own_in_the_respect_that_is_named() -> None:
     model = Writer()
     flawed = samples("Knead it wrong.", "It is unfinished.")
-    told = discriminator(model).criticism(
-        [(BREAD, flawed[0], "correctness", 0.03), (BREAD, flawed[1], "completeness", 0.41)]
-    )
+    told = discriminator(model).criticism([(BREAD, flawed[0], "correctness"), (BREAD, flawed[1], "completeness")])
     assert told == ["It is wrong.", "It is unfinished."]
-    prefills = [prompt.prefill for prompt in model.prompts_of("quality")]
-    assert prefills == ['{"score": 0.0, "explanation": "', '{"score": 0.4, "explanation": "']
+    assert {name for name, _ in model.asked} == {"criticism"}, "and no grade is asked for"
+    first, second = model.of("criticism")
+    assert (first["output"], second["output"]) == ("Knead it wrong.", "It is unfinished.")
+    assert first["respect"].startswith("Correctness: ") and second["respect"].startswith("Completeness: ")
+    assert first["name"] == BREAD.name and first["description"] == BREAD.description
+    assert model.manners == [("criticism", 0.0, 0)], "it is not drawn by lot"
+
+
+@pytest.mark.parametrize("respect", QUALITIES)
+def test_every_respect_can_be_criticized_in_the_words_by_which_it_is_graded(respect: str) -> None:
+    model = Writer()
+    judged = discriminator(model)
+    judged.criticism([(BREAD, samples("Knead it.")[0], respect)])
+    [asked] = model.of("criticism")
+    assert asked["respect"].startswith(respect.title())
+    model.forget()
+    judged.quality(BREAD, samples("Knead it."))
+    assert asked["respect"] in {texts["respect"] for texts in model.of("quality")}
+
+
+def test_criticism_of_different_subgoals_is_asked_together() -> None:
+    model = Writer()
+    ropes = Subgoal("ropes", "Knots and ropes", "Explains how to tie knots and join ropes.")
+    flawed = samples("Knead it wrong.", "Tie it wrong.")
+    assert len(discriminator(model).criticism([(BREAD, flawed[0], "correctness"), (ropes, flawed[1], "correctness")]))
+    assert [texts["name"] for texts in model.of("criticism")] == [BREAD.name, ropes.name]
+    assert model.batches == [2]
 
 
 def test_criticism_is_empty_where_the_model_failed() -> None:
     model = Writer()
     model.fails = lambda name, texts: "wrong" in texts["output"]
     flawed = samples("Knead it wrong.", "It is unfinished.")
-    told = discriminator(model).criticism([(BREAD, each, "correctness", 0.2) for each in flawed])
-    assert told == ["", "It is unfinished."]
-
-
-@pytest.mark.parametrize(("grade", "anchor"), [(0.0, "0.0"), (0.29, "0.2"), (0.31, "0.4"), (1.0, "1.0")])
-def test_the_nearest_anchor_stands_for_a_grade(grade: float, anchor: str) -> None:
-    model = Writer()
-    discriminator(model).criticism([(BREAD, samples("Knead it.")[0], "correctness", grade)])
-    assert model.prompts[-1].prefill.startswith(f'{{"score": {anchor}, ')
+    judged = discriminator(model)
+    assert judged.criticism([(BREAD, each, "correctness") for each in flawed]) == ["", "It is unfinished."]
+    assert judged.asker.failures == {"scripted failure": 1}
 
 
 # Ranks
@@ -250,8 +267,10 @@ def test_no_sample_closes_its_fence() -> None:
     judged = discriminator(model)
     judged.quality(BREAD, samples(hostile))
     judged.ranks(BREAD, samples(hostile, "Knead it."))
-    judged.criticism([(BREAD, samples(hostile)[0], "correctness", 0.2)])
-    own = {name: "".join(load_question(name).parts).count("</sample>") for name in ("quality", "ranking")}
+    judged.criticism([(BREAD, samples(hostile)[0], "correctness")])
+    names = ("quality", "ranking", "criticism")
+    own = {name: "".join(load_question(name).parts).count("</sample>") for name in names}
+    assert {name for name, _ in model.asked} == set(names)
     for prompt, (name, _) in zip(model.prompts, model.asked, strict=True):
         assert prompt.messages[-1].content.count("</sample>") == own[name]
 
@@ -262,4 +281,4 @@ def test_odd_texts_break_nothing(text: str) -> None:
     [grades] = judged.quality(BREAD, samples(text))
     assert set(grades) == set(QUALITIES)
     assert len(judged.ranks(BREAD, samples(text, "Knead it."))) == 2
-    assert len(judged.criticism([(BREAD, samples(text)[0], "faithfulness", 0.0)])) == 1
+    assert len(judged.criticism([(BREAD, samples(text)[0], "faithfulness")])) == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
@@ -11,14 +12,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from writer import CARD, Texts, Writer, aligned, sentence
+from writer import CARD, Texts, Writer, aligned, graded, named, sentence
 
 from goalcover_local.asking import Asker
 from goalcover_local.discriminator import GROUP, Discriminator
 from goalcover_local.duplicates import Known
 from goalcover_local.engines.base import Choices, Prompt
-from goalcover_local.phases.synthesize import PATIENCE, WAVE, Align, Commission, prepare, synthesize, topic
-from goalcover_local.questions import load_question
+from goalcover_local.phases.synthesize import (
+    PATIENCE,
+    TEMPERATURE,
+    WAVE,
+    Align,
+    Commission,
+    prepare,
+    synthesize,
+    topic,
+    topics,
+)
+from goalcover_local.questions import load_question, reference_cases
 from goalcover_local.readers import Layout, layout_from, new_row, read, recognise, sample_of, written_columns
 from goalcover_local.readers import written_texts as texts_of
 from goalcover_local.terms import QUALITIES, Candidate, Refusal, Sample, Subgoal, digest_of
@@ -26,13 +37,16 @@ from goalcover_local.terms import QUALITIES, Candidate, Refusal, Sample, Subgoal
 BREAD = Subgoal("bread", "Baking bread", "Explains how dough for bread is made, proved and baked.")
 ROPES = Subgoal("ropes", "Knots and ropes", "Explains how to tie knots and join ropes.")
 QA = Layout("question-answer", ("question",), ("answer",))
-TOPICS = [f"topic {n}" for n in range(40)]
+TOPICS = [name for seed in range(5) for name in named({}, seed)]
+"""What the model names when it is asked with these seeds, one after the other."""
+OF_THE_DATA = [f"grain {n}00" for n in range(1, 40)]
 EXAMPLE = {"question": "Which knot joins two ropes?", "answer": "The reef knot, if neither is much thicker."}
 
 
 def commission(**changes: Any) -> Commission:
     """Four samples about bread, as question and answer."""
-    told: dict[str, Any] = {"n": 4, "layout": QA, "focuses": ["dough", "ovens"], "topics": TOPICS, "examples": []}
+    told: dict[str, Any] = {"n": 4, "layout": QA, "focuses": ["dough", "ovens"], "examples": []}
+    told["topics"] = OF_THE_DATA
     return Commission(BREAD, **{**told, **changes})
 
 
@@ -85,9 +99,9 @@ def test_as_many_are_kept_as_were_asked_for_and_never_more(n: int) -> None:
 def test_the_best_of_those_that_pass_are_kept() -> None:
     """One is the best in the eyes of all; the place at which it was written does not matter."""
     model = Writer()
-    model.best = lambda texts: next((p for p in "abcd" if "topic 2?" in texts[p]), "a").upper()
+    model.best = lambda texts: next((p for p in "abcd" if f"{TOPICS[2]}?" in texts[p]), "a").upper()
     [found] = kept(written(commission(n=1), model))
-    assert found.provenance["topic"] == "topic 2"
+    assert found.provenance["topic"] == TOPICS[2]
     assert found.rank is not None and found.rank > 0.9
 
 
@@ -101,9 +115,13 @@ def test_patience_ends_where_nothing_passes() -> None:
 
 
 def test_one_focus_and_one_topic_are_enough_for_as_many_as_were_asked_for() -> None:
-    """Rows that begin with one instruction have but one topic."""
-    found = written(commission(n=8, focuses=["dough"], topics=["rye"]))
-    assert len(kept(found)) == 8
+    """Rows that begin with one instruction have but one topic, and a model may think of one alone."""
+    model = Writer()
+    model.named = lambda texts, seed: ["rye", "the rye", "RYE", "rye?"]
+    found = written(commission(n=8, focuses=["dough"], topics=["rye"]), model)
+    assert len(kept(found)) == 8 and {each.provenance["topic"] for each in found} == {"rye"}
+    model.fails = lambda name, texts: name == "topics"
+    assert len(kept(written(commission(n=8, focuses=["dough"], topics=["rye"]), model))) == 8
 
 
 def test_every_wave_is_told_as_it_comes() -> None:
@@ -123,8 +141,69 @@ def test_focuses_and_topics_are_gone_through_in_turn() -> None:
 
 
 def test_without_focuses_and_topics_the_subgoal_itself_is_written_about() -> None:
-    found = written(commission(n=1, focuses=[], topics=[]))
+    model = Writer()
+    model.fails = lambda name, texts: name == "topics"
+    found = written(commission(n=1, focuses=[], topics=[]), model)
     assert kept(found)[0].provenance["focus"] == BREAD.name
+    assert {each.provenance["topic"] for each in found} == {"any"}
+
+
+# What about
+
+
+def test_the_generator_names_topics_by_lot_until_there_are_two_for_each_sample() -> None:
+    model = Writer()
+    wanted = commission(n=9, seed=5)
+    assert topics(wanted, Asker(model)) == [name for seed in (5, 6, 7) for name in named({}, seed)]
+    assert model.manners == [("topics", TEMPERATURE, seed) for seed in (5, 6, 7)]
+    assert [texts["focus"] for texts in model.of("topics")] == ["dough", "ovens", "dough"]
+    assert {(texts["name"], texts["description"]) for texts in model.of("topics")} == {(BREAD.name, BREAD.description)}
+    assert 0 < TEMPERATURE <= 1
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8, 20])
+def test_a_generator_of_few_ideas_is_not_asked_for_ever(n: int) -> None:
+    model = Writer()
+    model.named = lambda texts, seed: ["rye", "Rye bread", "spelt", "rye breads"]
+    asker = Asker(model)
+    assert topics(commission(n=n, focuses=[]), asker) == ["rye", "Rye bread", "spelt"]
+    asked = model.of("topics")
+    assert len(asked) == (1 if n == 1 else 2 + n // 3), "unless there are two for each at once"
+    assert {texts["focus"] for texts in asked} == {BREAD.name}
+    topics(commission(n=n, focuses=[]), asker)
+    assert len(model.of("topics")) == len(asked), "nor for the same again"
+
+
+def test_topics_of_common_words_are_none_and_do_not_count() -> None:
+    model = Writer()
+    model.named = lambda texts, seed: ["the answer", "any question", "it", ("rye", "spelt", "oats")[seed]]
+    assert topics(commission(n=1), Asker(model)) == ["rye", "spelt"]
+
+
+def test_where_the_generator_names_no_topic_there_are_those_of_the_data() -> None:
+    model = Writer()
+    model.fails = lambda name, texts: name == "topics"
+    asker = Asker(model)
+    wanted = commission(n=9)
+    prepare(wanted, asker)
+    found = [each for wave in synthesize(wanted, asker, Discriminator(asker), align, Known()) for each in wave]
+    assert [each.provenance["topic"] for each in found] == OF_THE_DATA[: len(found)] and len(kept(found)) == 9
+    assert asker.failures == {"scripted failure": 2 + 9 // 3}
+
+
+@pytest.mark.parametrize(
+    "name", ["rye\x9b2J", "rye\x1b[2J", 'rye" bread', "rye\\nbread", "", "one two three four five six seven"]
+)
+def test_what_no_grammar_permits_is_no_topic(name: str) -> None:
+    model = Writer()
+    model.named = lambda texts, seed: ["rye", "spelt", "oats", name]
+    assert topics(commission(n=1), Asker(model)) == []
+
+
+def test_drafts_that_are_enough_need_no_topics() -> None:
+    model = Writer()
+    assert len(kept(written(commission(n=1), model, drafts=[draft(1)]))) == 1
+    assert model.of("topics") == model.of("sample") == []
 
 
 # Nothing twice
@@ -159,7 +238,7 @@ def test_a_copy_of_a_row_by_the_generator_is_refused_with_the_rows_id(how: Calla
     usual = model.sampled
 
     def copies(texts: Texts, columns: Sequence[str], seed: int) -> Mapping[str, str]:
-        if texts["topic"] == "topic 3":
+        if texts["topic"] == TOPICS[3]:
             return {column: how(draft(0)[column]) for column in columns}
         return usual(texts, columns, seed)
 
@@ -318,11 +397,65 @@ def test_illegal_answers_are_no_candidates_and_are_counted() -> None:
 
 def test_a_failing_generator_leaves_the_others() -> None:
     model = Writer()
-    model.fails = lambda name, texts: name == "sample" and texts["topic"] in ("topic 0", "topic 2")
+    model.fails = lambda name, texts: name == "sample" and texts["topic"] in (TOPICS[0], TOPICS[2])
     found = written(commission(n=3), model)
     assert len(kept(found)) == 3
     assert len({each.number for each in found}) == len(found)
-    assert [each.provenance["topic"] for each in found][:2] == ["topic 1", "topic 3"]
+    assert [each.provenance["topic"] for each in found][:2] == [TOPICS[1], TOPICS[3]]
+
+
+OF_ITSELF = [
+    "This sample shows how dough is proved.",
+    "A training sample of bread and dough.",
+    "It has the capability of baking bread from dough.",
+    "CAPABILITIES: dough and bread.",
+]
+NOT_OF_ITSELF = [
+    "Capable bakers take a sample of the dough for bread.",
+    "The dough of this bread: samples train nobody.",
+    "For incapability with bread there is no dough.",
+]
+
+
+@pytest.mark.parametrize("column", ["question", "answer"])
+@pytest.mark.parametrize("said", OF_ITSELF)
+def test_what_praises_itself_to_its_judge_is_rejected(said: str, column: str) -> None:
+    model = Writer()
+    model.sampled = lambda texts, columns, seed: draft(seed % 97, **{column: f"{said} {sentence(column, seed)}"})
+    found = written(commission(n=1), model)
+    assert found and {(each.fate, each.reason) for each in found} == {
+        ("rejected", "speaks of itself or of a capability")
+    }
+    assert model.of("quality")[len(reference_cases("quality")) :] == [], "it is not graded"
+    assert all(each.sample.output == "" and each.fields for each in found)
+
+
+@pytest.mark.parametrize("said", NOT_OF_ITSELF)
+def test_what_only_sounds_so_is_not(said: str) -> None:
+    model = Writer()
+    model.sampled = lambda texts, columns, seed: draft(seed % 97, answer=f"{said} {sentence(seed)}")
+    assert len(kept(written(commission(n=2), model))) == 2
+
+
+@pytest.mark.parametrize("said", OF_ITSELF)
+def test_drafts_from_a_file_may_say_what_they_like(said: str) -> None:
+    found = written(commission(n=1), drafts=[draft(1, answer=f"{said} Baking bread: dough. {sentence(said)}")])
+    assert [each.fate for each in found] == ["kept"]
+
+
+def test_a_draft_that_is_refined_into_praise_is_rejected() -> None:
+    model = Writer()
+    model.revised = lambda texts, columns: draft(5, answer=f"This sample is about dough for bread. {sentence(5)}")
+    found = [each for each in written(commission(n=1), model, drafts=[FLAWED]) if each.number == 0]
+    assert [(each.round, each.fate) for each in found] == [(0, "rejected"), (1, "rejected")]
+    assert found[1].reason == "speaks of itself or of a capability" and found[1].before == found[0].sample.digest
+
+
+def test_of_what_its_subgoal_speaks_a_sample_may_speak() -> None:
+    """Else nothing at all could be written for a subgoal about capabilities."""
+    subgoal = Subgoal("army", "Military capabilities", "Compares capabilities of armies with dough.")
+    found = written(replace(commission(n=1), subgoal=subgoal))
+    assert len(kept(found)) == 1
 
 
 # Refinement
@@ -340,6 +473,8 @@ def test_a_rejected_draft_is_written_again_with_the_criticism() -> None:
     assert "mended" in again.sample.output
     [asked] = model.of("revision")
     assert asked["criticism"] == "It is wrong." and json.loads(asked["draft"]) == FLAWED
+    [criticized] = model.of("criticism")
+    assert criticized["output"] == FLAWED["answer"] and criticized["respect"].startswith("Correctness: ")
 
 
 @pytest.mark.parametrize("rounds", [0, 1, 3])
@@ -382,18 +517,46 @@ def test_what_is_rejected_for_its_rank_alone_is_not_written_again() -> None:
     assert found[3].reason.startswith("hardly ever the best") and model.of("revision") == []
 
 
-def test_what_was_off_the_mark_is_criticized_for_its_faithfulness() -> None:
+@pytest.mark.parametrize("flaw", ["", "wrong"])
+def test_what_is_off_its_subgoal_is_not_refined(flaw: str) -> None:
+    """Told so, a model would only add that its sample is about it."""
     model = Writer()
-    written(commission(n=1), model, drafts=[draft(0, answer=f"Of ships. {sentence('ships')}")])
-    asked = [p for p in model.prompts_of("quality") if p.prefill.startswith('{"score": 0.0, "explanation"')]
-    assert asked and "Faithfulness" in asked[0].messages[-1].content
+    found = written(commission(n=1, rounds=2), model, drafts=[draft(0, answer=f"Of {flaw} ships. {sentence('ships')}")])
+    assert (found[0].fate, found[0].alignment) == ("rejected", 0)
+    assert model.of("criticism") == model.of("revision") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "least", "refined"),
+    [(0.6, 0.6, True), (0.59, 0.6, False), (0.3, 0.3, True), (0.0, 0.0, False), (None, 0.6, False)],
+)
+def test_what_is_just_on_its_subgoal_is_refined(value: float | None, least: float, refined: bool) -> None:
+    """At a least grade of 0 no grade is too low."""
+    model = Writer()
+    judged: Align = lambda samples: [value] * len(samples)  # noqa: E731
+    written(commission(n=1, least=least), model, drafts=[FLAWED], align=judged)
+    assert bool(model.of("revision")) == bool(model.of("criticism")) == refined
+
+
+def test_the_lowest_grade_is_what_is_criticized() -> None:
+    model = Writer()
+
+    def doubly(texts: Texts) -> float:
+        flaws = {"Correctness": 0.4, "Completeness": 0.0, "Faithfulness": 1.0}
+        return flaws[texts["respect"].partition(":")[0]] if "wrong" in texts["output"] else graded(texts)
+
+    model.graded = doubly
+    written(commission(n=1), model, drafts=[FLAWED])
+    [criticized] = model.of("criticism")
+    assert criticized["respect"].startswith("Completeness: ")
 
 
 def test_a_draft_without_criticism_is_written_again_all_the_same() -> None:
     model = Writer()
-    model.fails = lambda name, texts: name == "quality" and "wrong" in texts["output"] and bool(model.of("ranking"))
-    found = written(commission(n=1), model, drafts=[FLAWED, draft(1)])
-    assert kept(found)
+    model.fails = lambda name, texts: name == "criticism"
+    first, again = written(commission(n=1), model, drafts=[FLAWED])[:2]
+    assert (again.round, again.fate, again.before, again.feedback) == (1, "kept", first.sample.digest, "")
+    assert model.of("revision")[0]["criticism"] == ""
 
 
 # Where each comes from
@@ -409,10 +572,11 @@ def test_provenance_tells_gap_prompt_generator_seed_focus_and_topic() -> None:
         assert each.provenance == {
             "gap": "bread",
             "generator": asker.digest,
+            "card": CARD,
             "prompt": asker.question("sample").digest,
             "seed": 7 + number // WAVE,
             "focus": ["dough", "ovens"][number % 2],
-            "topic": TOPICS[number],
+            "topic": [*named({}, 7), *named({}, 8)][number],
         }
         assert each.subgoal == "bread" and each.sample.source == "synthetic"
         assert each.sample.id.startswith("synthetic-")
@@ -644,24 +808,28 @@ HOSTILE = {
 }
 
 
+@pytest.mark.parametrize("named_by", ["the generator", "the data"])
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
-def test_hostile_rows_as_examples_topics_focuses_and_drafts_break_nothing(text: str) -> None:
+def test_hostile_rows_as_examples_topics_focuses_and_drafts_break_nothing(text: str, named_by: str) -> None:
     model = Writer()
+    model.fails = lambda name, texts: name == "topics" and named_by == "the data"
     row = {"question": f"Why {text}?", "answer": f"Baking bread, dough and all, but wrong: {text}"}
     wanted = commission(
-        n=2,
+        n=3,
         examples=[(replace(ROPES, name=f"Ropes {text}"), row), (ROPES, EXAMPLE)],
         topics=[topic(text), topic(f"{text} knots")],
         focuses=[text],
     )
     found = written(wanted, model, drafts=[row, draft(1)])
-    assert len(kept(found)) == 2
-    for name in ("sample", "revision", "quality"):
+    assert len(kept(found)) == 3
+    assert {"topics", "sample", "quality"} <= {name for name, _ in model.asked}
+    assert model.of("criticism") and model.of("revision") or "\ud83d" in text, "which makes no sample"
+    for name in ("topics", "sample", "quality", "criticism", "revision"):
         own = "".join(load_question(name).parts)
-        for prompt in model.prompts_of(name):
-            for message in prompt.messages:
-                if message.role == "user":
-                    assert message.content.count("</sample>") == own.count("</sample>")
+        for fence in re.findall(r"</\w+>", own):
+            for prompt in model.prompts_of(name):
+                asked = [message.content for message in prompt.messages if message.role == "user"]
+                assert {content.count(fence) for content in asked} == {own.count(fence)}
 
 
 def test_what_a_generator_writes_cannot_steer_a_terminal() -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from command import Goalcover
-from writer import CARD, OTHER_CARD, Writer, graded, opened, sentence, words
+from writer import CARD, OTHER_CARD, Writer, graded, named, opened, sentence, words
 
 from goalcover_local.cli.synthesize import SYNTHESIZED
 from goalcover_local.phases.synthesize import PATIENCE, WAVE
@@ -141,7 +141,7 @@ def test_json_tells_all_of_every_candidate(goalcover: Goalcover, writer: Writer,
     assert first["before"] == ""
     assert re.fullmatch("[0-9a-f]{64}", refined["before"]), "which draft it was made from"
     for each in others:
-        assert set(each["provenance"]) == {"gap", "prompt", "generator", "seed", "focus", "topic"}
+        assert set(each["provenance"]) == {"gap", "prompt", "generator", "card", "seed", "focus", "topic"}
         assert each["provenance"]["focus"] in ("how an oven is heated", "how dough is proved")
         assert set(each["quality"]) == {"correctness", "completeness", "faithfulness"}
     kept = next(each for each in others if each["fate"] == "kept")
@@ -268,8 +268,19 @@ def test_each_model_is_asked_for_what_it_is_there_for(
     judge, other = Writer(), Writer(OTHER_CARD)
     opened(monkeypatch, judge, other)
     goalcover("synthesize", run, "-n", 1, "--generator", OTHER_CARD, "--discriminator", CARD)
-    assert {name for name, _ in other.asked} == {"sample"}
+    assert {name for name, _ in other.asked} == {"topics", "sample"}
     assert {name for name, _ in judge.asked} <= {"alignment", "quality", "ranking"}
+
+
+def test_the_discriminator_criticizes_and_the_generator_refines(
+    goalcover: Goalcover, run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    judge, other = Writer(), Writer(OTHER_CARD)
+    opened(monkeypatch, judge, other)
+    drafts = lines(tmp_path / "drafts.jsonl", [draft(1, "Dough for bread is baked, but wrong.")])
+    goalcover("synthesize", run, "-n", 1, "--generator", OTHER_CARD, "--discriminator", CARD, "--drafts", drafts)
+    assert len(judge.of("criticism")) == len(other.of("revision")) == 1
+    assert judge.of("revision") == other.of("criticism") == []
 
 
 def test_an_unknown_model_is_an_error(goalcover: Goalcover, run: Path) -> None:
@@ -621,6 +632,44 @@ def test_what_the_generator_failed_to_write_is_told_and_asked_again(
     assert f"{WAVE} answers failed: scripted failure." in said.err
     writer.fails = lambda name, texts: False
     assert fates(candidates(goalcover, run, "-n", 2))["kept"] == 2
+
+
+def test_topics_that_the_generator_failed_to_name_are_taken_from_the_data_and_asked_for_again(
+    goalcover: Goalcover, writer: Writer, run: Path
+) -> None:
+    writer.fails = lambda name, texts: name == "topics"
+    said = goalcover("synthesize", run, "-n", 2, "--json", code=3)
+    assert "2 answers failed: scripted failure." in said.err and CANARY not in said.err
+    found = json.loads(said.out)["candidates"]
+    assert fates(found)["kept"] == 2
+    asked = " ".join(rope(n)[0] for n in range(12))
+    assert all(set(each["provenance"]["topic"].split()) <= set(re.findall(r"\w+", asked)) for each in found)
+    writer.fails = lambda name, texts: False
+    again = candidates(goalcover, run, "-n", 2)
+    assert [each["provenance"]["topic"] for each in again] == named({}, 0) and fates(again)["kept"] == 2
+
+
+def test_criticism_that_failed_is_told_and_asked_for_again(
+    goalcover: Goalcover, writer: Writer, run: Path, tmp_path: Path
+) -> None:
+    drafts = lines(tmp_path / "drafts.jsonl", [draft(1, "Dough for bread is baked, but wrong.")])
+    writer.fails = lambda name, texts: name == "criticism"
+    said = goalcover("synthesize", run, "-n", 1, "--drafts", drafts, code=3)
+    assert "1 answers failed: scripted failure." in said.err
+    writer.fails = lambda name, texts: False
+    _, refined = candidates(goalcover, run, "-n", 1, "--drafts", drafts)[:2]
+    assert (refined["round"], refined["fate"], refined["feedback"]) == (1, "kept", "It is wrong.")
+
+
+def test_what_speaks_of_itself_is_told_and_never_written(goalcover: Goalcover, writer: Writer, run: Path) -> None:
+    writer.sampled = lambda texts, columns, seed: dict(
+        zip(columns, draft(seed % 97, "This sample is on dough for bread."), strict=True)
+    )
+    said = goalcover("synthesize", run, "-n", 2, "-o", "synthetic.jsonl")
+    assert f"{WAVE} rejected: speaks of itself or of a capability" in said.out or (
+        f"{WAVE} speaks of itself or of a capability" in said.out
+    )
+    assert records(Path("synthetic.jsonl")) == []
 
 
 def test_what_the_discriminator_failed_to_grade_is_not_kept_and_asked_again(

@@ -46,8 +46,8 @@ def sentence(*seeds: object, n: int = 16) -> str:
 class Writer(ScriptedEngine):
     """Answers the questions of assessment, analysis and synthesis by rules; on what it fails is up to `fails`.
 
-    `asked` holds what it was asked, as pairs of question and texts; `prompts` how, beside it. `before` and `after` see
-    each batch of these on its way.
+    `asked` holds what it was asked, as pairs of question and texts; `prompts` how, beside it; `manners` the temperature
+    and seed of each batch that it wrote, with the question's name. `before` and `after` see each batch on its way.
     """
 
     def __init__(self, card: str = CARD, kind: str = "writer") -> None:
@@ -56,12 +56,14 @@ class Writer(ScriptedEngine):
         self.asked: list[tuple[str, Texts]] = []
         self.prompts: list[Prompt] = []
         self.batches: list[int] = []
+        self.manners: list[tuple[str, float, int]] = []
         self.before: Callable[[int], object] = int
         self.after: Callable[[int], object] = int
         self.fails: Callable[[str, Texts], bool] = lambda name, texts: False
         self.aligned: Callable[[Texts], float] = aligned
         self.graded: Callable[[Texts], float] = graded
         self.best: Callable[[Texts], str] = best
+        self.named: Callable[[Texts, int], Sequence[str]] = named
         self.sampled: Callable[[Texts, Sequence[str], int], Mapping[str, str]] = sampled
         self.revised: Callable[[Texts, Sequence[str]], Mapping[str, str]] = revised
 
@@ -93,6 +95,7 @@ class Writer(ScriptedEngine):
             return [Completion(next(text for text in OTHER if legal(text, grammar)), 5) for _ in prompts]
         completions = []
         with self._batch(prompts) as understood:
+            self.manners.append((understood[0][0], temperature, seed))
             for row, (prompt, (name, texts)) in enumerate(zip(prompts, understood, strict=True)):
                 columns = columns_of(prompt, grammar)
                 text = json.dumps(self._written(name, texts, columns, seed + row * SEED_STEP), ensure_ascii=False)
@@ -108,6 +111,7 @@ class Writer(ScriptedEngine):
         self.asked.clear()
         self.prompts.clear()
         self.batches.clear()
+        self.manners.clear()
 
     def of(self, name: str) -> list[Texts]:
         """What it was asked under this name."""
@@ -133,9 +137,11 @@ class Writer(ScriptedEngine):
                 return {"explanation": f" and does not tell {way}."}
             case "missing-capability":
                 ways = re.findall(r"how an oven is heated|how dough is proved", texts["remarks"])
-                return {"missing": (ways or ["everything"])[0], "instead": "other things"}
-            case "quality":
-                return {"explanation": f"It is {next((w for w in FLAWS.values() if w in texts['output']), 'thin')}."}
+                return {"missing": (ways or ["everything"])[0], "instead": "ropes"}
+            case "topics":
+                return {"topics": list(self.named(texts, seed))}
+            case "criticism":
+                return {"criticism": f"It is {next((w for w in FLAWS.values() if w in texts['output']), 'thin')}."}
             case "sample":
                 return self.sampled(texts, columns, seed)
             case "revision":
@@ -202,6 +208,11 @@ def best(texts: Texts) -> str:
     return (flawless or ["a"])[0].upper()
 
 
+def named(texts: Texts, seed: int) -> list[str]:
+    """Eight topics, whatever they are for, and others for each of thirty-two seeds in a row."""
+    return [f"{noun} {NOUNS[8 + seed % 32]}" for noun in NOUNS[:8]]
+
+
 def sampled(texts: Texts, columns: Sequence[str], seed: int) -> Mapping[str, str]:
     """Different texts for each topic, focus and seed; the last has the capability's own words."""
     subject = re.sub(r"[^\w ]", "", texts["topic"])
@@ -230,7 +241,10 @@ def opened(monkeypatch: pytest.MonkeyPatch, *engines: Writer) -> Writer:
 
 QUESTIONS: Mapping[str, Question] = {
     name: load_question(name)
-    for name in ("alignment", "subject", "missing-capability", "sample", "revision", "quality", "ranking")
+    for name in (
+        *("alignment", "subject", "missing-capability", "topics", "sample"),
+        *("quality", "ranking", "criticism", "revision"),
+    )
 }
 OTHER = ('{"statement": "The sea."}', '{"score": 0.0, "explanation": "The sea."}')
 """What it says when it is asked for a poem."""

@@ -26,6 +26,9 @@ QUOTATIONS = 3
 _LONGEST = 300
 """Characters of an explanation that are read and quoted."""
 
+_CONSIDERED = 300
+"""The most names that are merged and held against explanations: those given most often."""
+
 _TOKENS = 48
 
 
@@ -137,7 +140,7 @@ def _merged(names: Sequence[str]) -> list[str]:
     for name in names:
         counted[name] = counted.get(name, 0) + 1
     kept: list[str] = []
-    for name in sorted(counted, key=lambda name: (-counted[name], len(name), name)):
+    for name in sorted(counted, key=lambda name: (-counted[name], len(name), name))[:_CONSIDERED]:
         if not any(alike(name, other) for other in kept):
             kept.append(name)
     return kept

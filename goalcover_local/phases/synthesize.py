@@ -205,7 +205,12 @@ def _written(commission: Commission, generator: Asker, wave: int, first: int) ->
     answers = generator.write(
         "sample", asked, max_tokens=commission.max_tokens, temperature=TEMPERATURE, seed=seed, batch=WAVE
     )
-    provenance = {"generator": generator.digest, "prompt": generator.question("sample").digest, "seed": seed}
+    provenance = {
+        "generator": generator.digest,
+        "card": generator.identity.get("card", ""),
+        "prompt": generator.question("sample").digest,
+        "seed": seed,
+    }
     return [
         _candidate(
             commission,
