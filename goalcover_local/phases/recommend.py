@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from .. import stats
 from ..asking import Asker
+from ..grouping import alike
 from ..terms import Action, Coverage, Gap, Recommendation
 from .analyze import one_line
 
@@ -94,7 +95,7 @@ def issue(gap: Gap, covered: Coverage) -> str:
 
 
 def _fix(gap: Gap, covered: Coverage) -> str:
-    named = _listed([each.name for each in gap.missing])
+    named = _listed(_finer(gap, covered))
     return f"Add examples of “{covered.subgoal.name}”{f', above all of: {named}' if named else ''}."
 
 
@@ -116,7 +117,7 @@ def _actions(gap: Gap, covered: Coverage, around: Surroundings, n_missing: int, 
         text = f"Judge the {_rows(left)} that the assessment did not draw before you trust the numbers below."
         found.append(Action("assess", left, text))
     if n_missing:
-        named = _listed([each.name for each in gap.missing])
+        named = _listed(_finer(gap, covered))
         what = f" on {named}" if named else ""
         where = f" Where they are usually found: {sources.rstrip('.')}." if sources else ""
         near = f" Look where those came from that come near ({len(around.near)})." if around.near else ""
@@ -146,6 +147,11 @@ def _actions(gap: Gap, covered: Coverage, around: Surroundings, n_missing: int, 
         )
         found.append(Action("filter", around.n_idle, text))
     return found
+
+
+def _finer(gap: Gap, covered: Coverage) -> list[str]:
+    """The missing capabilities that say more than the subgoal's own name does."""
+    return [each.name for each in gap.missing if not alike(each.name, covered.subgoal.name)]
 
 
 def _rows(n: int) -> str:
