@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
 
@@ -19,13 +20,17 @@ NAMES = 0.5
 _STEM = 5
 
 _DENIAL = re.compile(
-    r"\b(?:but|yet|though|not|no|nothing|none|neither|without|lacks?|lacking|missing|absent|never|cannot|\w+n['’]t)\b",
+    r"(?<!-)\b(?:but|yet|though|not|no|nothing|none|neither|without|lacks?|lacking|missing|absent|never|cannot|\w+n['’]t)\b(?!-)",
     re.IGNORECASE,
 )
 """The words at which a remark turns from what there is to what there is not."""
+
 _DENIED = re.compile(r"\b(?:is|are|was|were|be|been|does|do|did|has|have|had|can|could|will|would)\s+$", re.IGNORECASE)
-_CLAUSE = re.compile(r"[;,.:]|\b(?:and|while|whereas)\b", re.IGNORECASE)
-"""What stands before a denial of what was said before it, and where a clause begins."""
+"""What stands before a denial of what was said before it."""
+
+_CONTRACTED = re.compile(r"\w+n['’]t$")
+_CLAUSE = re.compile(r"[;:]|[,.](?!\d)|\b(?:and|while|whereas)\b", re.IGNORECASE)
+"""Where a clause begins."""
 
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3005-\u3007\u3040-\u312f\u31f0-\u31ff\u3400-\u9fff\U00020000-\U0003ffff"
@@ -79,10 +84,7 @@ def themes(texts: Sequence[str], n_samples: Sequence[int]) -> list[list[int]]:
     The word that most samples' texts hold makes the first theme of all texts that hold it, and so on with those that
     are left, as long as a theme is of at least two samples. Where nothing recurs, each text is a theme of its own.
     """
-    held: dict[str, list[int]] = {}
-    for place, text in enumerate(texts):
-        for stem in dict.fromkeys(stems(text)):
-            held.setdefault(stem, []).append(place)
+    held = index(texts)
     left = [True] * len(texts)
 
     def size(stem: str) -> int:
@@ -115,18 +117,28 @@ def parts(remark: str) -> tuple[str, str]:
     if not denial:
         return remark, remark
     place = denial.start()
-    if _DENIED.search(remark[:place]):
+    if _CONTRACTED.match(denial[0]) or _DENIED.search(remark[:place]):
         place = max((clause.start() for clause in _CLAUSE.finditer(remark[:place])), default=0)
     return remark[:place], remark[place:]
 
 
-def naming(name: str, texts: Sequence[str]) -> list[float]:
-    """What share of a name's words each text holds, in [0, 1]; a name of common words alone is held by none."""
+def index(texts: Sequence[str]) -> Mapping[str, Sequence[int]]:
+    """By stem, the places of the texts that hold it."""
+    held: dict[str, list[int]] = {}
+    for place, text in enumerate(texts):
+        for stem in dict.fromkeys(stems(text)):
+            held.setdefault(stem, []).append(place)
+    return held
+
+
+def shares(name: str, held: Mapping[str, Sequence[int]]) -> Mapping[int, float]:
+    """What share of a name's words each text holds, in (0, 1], by its place in an `index`; none if it holds no word."""
     wanted = set(stems(name))
-    return [len(wanted.intersection(_stems(text))) / len(wanted) if wanted else 0.0 for text in texts]
+    counted = Counter(place for stem in wanted for place in held.get(stem, ()))
+    return {place: n / len(wanted) for place, n in counted.items()}
 
 
 def alike(first: str, second: str) -> bool:
-    """Whether two names mean the same by their words: those of the shorter one all stand in the other."""
+    """Whether one of two names holds all of the other's words."""
     one, other = set(stems(first)), set(stems(second))
     return bool(one and other) and (one <= other or other <= one)

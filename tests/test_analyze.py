@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from goalcover_local.asking import Asker
 from goalcover_local.engines.base import Prompt
-from goalcover_local.grouping import NAMES, naming, parts, stems
+from goalcover_local.grouping import NAMES, index, parts, shares, stems
 from goalcover_local.phases.analyze import MOST, QUOTATIONS, REMARKS, analyze, one_line
 from goalcover_local.terms import Coverage, Estimate, Explanation, Gap, MissingCapability, Subgoal, digest_of
 
@@ -79,7 +79,7 @@ def test_whatever_a_model_answers_no_capability_is_without_evidence(
         assert capability.samples and len(set(capability.samples)) == len(capability.samples)
         assert capability.n_rows == sum(held[each][1] for each in capability.samples)
         for each in capability.samples:
-            assert naming(capability.name, [parts(one_line(held[each][0]))[part]])[0] >= NAMES - 1e-6
+            assert shares(capability.name, index([parts(one_line(held[each][0]))[part]]))[0] >= NAMES - 1e-6
         assert 1 <= len(capability.quotations) <= QUOTATIONS
         for each, quotation in capability.quotations:
             assert each in capability.samples
@@ -112,6 +112,30 @@ def test_what_many_say_is_not_drowned_by_what_few_say() -> None:
     asker = Told(["nothing"])
     asker.model.written["missing-capability"] = by_frequency
     assert [(each.name, each.n_rows) for each in found(asker, texts).missing] == [("surgery", 40), ("dosage", 2)]
+
+
+def test_what_is_denied_behind_it_is_lacking_too() -> None:
+    texts = [f"It is about ward {n}; surgery is not told of." for n in (100, 200, 300)]
+    gap = found(Told(["surgery"], ["surgery"]), texts)
+    assert [(each.name, each.n_rows) for each in gap.missing] == [("surgery", 3)] and gap.instead == ()
+
+
+def test_groups_are_of_whole_remarks_that_share_a_word_of_a_part_and_equal_parts_are_read_once() -> None:
+    asker = Told(["surgery"], ["ward"])
+    texts = [f"It is about ward {n}00, not about surgery." for n in range(1, 20)]
+    gap = found(asker, texts)
+    groups = [asked["remarks"].split("\n") for _, asked in asker.model.asked]
+    assert [len(group) for group in groups] == [1, 8, 8, 3], "what they lack is one and the same"
+    assert groups[0] == [f"- {min(texts)}"]
+    assert sorted(remark for group in groups[1:] for remark in group) == sorted(f"- {text}" for text in texts)
+    assert [(each.name, each.n_rows) for each in (*gap.missing, *gap.instead)] == [("surgery", 19), ("ward", 19)]
+
+
+def test_where_a_remark_denies_nothing_both_are_asked_for_at_once() -> None:
+    asker = Told(["surgery"], ["surgery"])
+    gap = found(asker, ["Surgery, says ward 100.", "Surgery, says ward 200."])
+    assert len(asker.model.asked) == 1
+    assert names(gap.missing) == names(gap.instead) == ["surgery"]
 
 
 def test_a_quotation_is_what_was_said_of_that_very_sample() -> None:

@@ -9,11 +9,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from goalcover_local.grouping import NAMES, alike, naming, parts, stems, themes
+from goalcover_local.grouping import NAMES, alike, index, parts, shares, stems, themes
 
 WORDS = "dosage tablets storage warnings pregnancy allergy surgery bandage the and in".split()
 SENTENCES = st.lists(st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join), max_size=30)
 ANYTHING = st.lists(st.text(max_size=30), max_size=15)
+
+
+def naming(name: str, texts: list[str]) -> list[float]:
+    """What share of a name's words each text holds."""
+    held = shares(name, index(texts))
+    return [held.get(place, 0) for place in range(len(texts))]
 
 
 def test_endings_and_case_do_not_part_words() -> None:
@@ -150,9 +156,16 @@ def test_twenty_thousand_texts_take_seconds(shared: str, n_words: int, n_known: 
         ("It tells of tyres ", "but of no brakes."),
         ("It is about tyres. It ", "lacks brakes."),
         ("Tyres ", "without brakes"),
-        ("It is about knots, and it ", "doesn't tell of sails."),
-        ("It is about knots, and it ", "doesn’t tell of sails."),
+        ("It is about knots, ", "and it doesn't tell of sails."),
+        ("It is about knots, ", "and it doesn’t tell of sails."),
         ("Tyres, ", "NOT brakes"),
+        ("It is about tyres ", "and does not tell of brakes."),
+        ("It is about tyres", "; brakes are absent."),
+        ("It is about tyres, ", "while brakes do not appear in it."),
+        ("It is about tyres", "; brakes aren't told of."),
+        ("It is about tyres. ", "Nothing is told of brakes."),
+        ("It is about tablets", "; 2.5 mg are not told of."),
+        ("", "It is not about brakes."),
         ("", "No brakes are in it."),
     ],
 )

@@ -666,9 +666,7 @@ def test_what_speaks_of_itself_is_told_and_never_written(goalcover: Goalcover, w
         zip(columns, draft(seed % 97, "This sample is on dough for bread."), strict=True)
     )
     said = goalcover("synthesize", run, "-n", 2, "-o", "synthetic.jsonl")
-    assert f"{WAVE} rejected: speaks of itself or of a capability" in said.out or (
-        f"{WAVE} speaks of itself or of a capability" in said.out
-    )
+    assert f"  {WAVE} speaks of itself or of a capability" in said.out.splitlines()
     assert records(Path("synthetic.jsonl")) == []
 
 

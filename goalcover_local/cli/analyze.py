@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
     """Name the capabilities that recur in the explanations of low scores, for each gap of the run in folder RUN.
 
-    Each comes with its evidence: how many rows' explanations name it, which, and up to three quotations. Stopped at any
-    moment, the same command goes on where it was.
+    Each comes with its evidence: how many rows' explanations name it, which, and up to three quotations. What it finds
+    takes the place of an earlier analysis: with --subgoal, name every subgoal that shall stand. Stopped at any moment,
+    the same command goes on where it was.
 
     \b
     Example:
@@ -59,7 +61,7 @@ def leave(ctx: click.Context, failures: Counter[str]) -> None:
     """Nothing; tells what a model failed to answer, and leaves with code 3 if there was any."""
     if failures:
         for failure, n in failures.most_common():
-            click.echo(f"{n} answers failed: {failure}.", err=True)
+            click.echo(f"{n} answer{'' if n == 1 else 's'} failed: {failure}.", err=True)
         click.echo("What failed is left out. The same command asks for it again.", err=True)
         ctx.exit(3)
 
@@ -190,12 +192,18 @@ def row_ids(run: Run, digests: Sequence[str]) -> dict[str, str]:
 def print_gaps(run: Run) -> None:
     """Nothing; prints the gaps of a run, each capability with its evidence."""
     from .decomposition import counted, plain
+    from .results import analyzed
     from .table import print_table
 
     gaps = run.gaps()
     names = {subgoal.id: subgoal for subgoal in run.goal().subgoals}
     if not gaps:
         click.echo("No gap: every subgoal is covered or undecided (see `goalcover show`).")
+        if undecided := [each.subgoal.id for each in analyzed(run).coverage if each.verdict == "undecided"]:
+            click.echo(
+                f"Undecided: {', '.join(undecided)}. Judge more rows, or look closer with `goalcover analyze "
+                f"{shlex.quote(str(run.folder))} --subgoal {undecided[0]}`."
+            )
     for gap in gaps:
         subgoal = names[gap.subgoal]
         ids = row_ids(run, _digests(gap))

@@ -58,10 +58,10 @@ def main(ctx: click.Context, debug: bool) -> None:
     \b
     Example:
       goalcover models pull smollm2-135m-instruct
-      goalcover assess goal.toml data.jsonl --run runs/first
-      goalcover show runs/first
+      goalcover run goal.toml data.jsonl --run runs/first
+      goalcover synthesize runs/first -n 20 -o synthetic.jsonl
 
-    Exit codes: 0 done, 1 error, 2 usage, 3 finished with failed judgements, 130 interrupted and resumable.
+    Exit codes: 0 done, 1 error, 2 usage, 3 finished with failed judgements or answers, 130 interrupted and resumable.
     """
     ctx.obj = {"debug": debug}
 

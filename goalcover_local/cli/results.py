@@ -52,7 +52,8 @@ def settings(run: Run) -> Mapping[str, Any]:
     """The settings of the run's latest assessment. Raises StoreError if nothing was assessed."""
     if (details := latest(run, STARTED)) is not None:
         return details
-    raise StoreError(f"Nothing was assessed in {run.folder}.", "Run `goalcover assess GOAL DATA --run DIR` first.")
+    mend = f"Run `goalcover assess GOAL DATA --run {shlex.quote(str(run.folder))}` first."
+    raise StoreError(f"Nothing was assessed in {run.folder}.", mend)
 
 
 def results(run: Run, *, value: Value | None = None, tau: float | None = None, rule: Rule = "support") -> Results:
@@ -103,12 +104,14 @@ def values_of(run: Run, goal: Goal, judge: str, samples: Keys) -> tuple[Judged, 
 
 def analyzed(run: Run) -> Results:
     """The results of which the run's gaps are. Raises StoreError if none were analyzed, or if they are of others."""
+    now = settings(run)
     told = latest(run, ANALYZED)
     if told is None:
         raise StoreError(f"The gaps of {run.folder} were not analyzed.", f"Run `{_analyze(run)}` first.")
-    now = settings(run)
     stale = StoreError(f"The gaps of {run.folder} are of an earlier assessment.", f"Run `{_analyze(run)}` again.")
-    if any(told[name] != now[name] for name in ("judge", "goal", "data", "seed", "limit")):
+    if any(told.get(name) != now.get(name) for name in ("judge", "goal", "data", "seed", "limit")):
+        raise stale
+    if "n_judged" not in told:
         raise stale
     found = results(run, value=told["value"], tau=told["tau"], rule=told["rule"])
     n_judged = sum(covered.n_judged for covered in found.coverage)

@@ -55,12 +55,11 @@ def _status(run: Run) -> dict[str, Any]:
     origin = run.origin()
     told: dict[str, Any] = {"run": str(run.folder), "data": origin.path if origin else "", "rows": rows}
     folder = shlex.quote(str(run.folder))
-    if not any(event.kind == STARTED for event in events):
+    if not audit["problems"] and not any(event.kind == STARTED for event in events):
         return {**told, "audit trail": audit, "next": f"goalcover assess GOAL DATA --run {folder}"}
-    try:
-        found = results(run)
-    except KeyError:
+    if audit["problems"]:
         return {**told, "audit trail": audit, "next": "bring the run back from a copy: its record was altered"}
+    found = results(run)
     n_pairs = len(found.positions) * len(found.coverage)
     n_judged = sum(covered.n_judged for covered in found.coverage)
     n_failed = sum(covered.n_failed for covered in found.coverage)
@@ -102,10 +101,14 @@ def _next(run: Run, found: Results, n_left: int, told: dict[str, Any]) -> str:
         return f"goalcover recommend {folder}"
     if run.gaps() and not told["synthesize"]:
         return f"goalcover synthesize {folder}, or collect what `goalcover recommend` names"
+    if not run.gaps() and (open_ones := [each.subgoal.id for each in found.coverage if each.verdict == "undecided"]):
+        return f"judge more rows: {', '.join(open_ones)} are undecided; or goalcover filter {folder} -o aligned.jsonl"
     return f"goalcover filter {folder} -o aligned.jsonl"
 
 
 def _in_words(value: Any) -> str:
+    if isinstance(value, dict) and "of" in value:
+        return f"{value['judged']} of {value['of']} pairs judged, {value['failed']} failed"
     if isinstance(value, dict):
         return ", ".join(f"{n} {name}" for name, n in value.items()) or "none"
     return str(value) if value not in ("", 0) else "none"

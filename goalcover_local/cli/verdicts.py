@@ -17,9 +17,15 @@ _RULE = click.option(
     help="What makes a gap: too few supporting rows, or the paper's mean below tau.",
 )
 _VALUE = click.option(
-    "--value", type=click.Choice(["score", "expectation", "corrected"]), help="Which number stands for a judgement."
+    "--value",
+    type=click.Choice(["score", "expectation", "corrected"]),
+    help="Which number stands for a judgement; the assessment's if not given.",
 )
-_TAU = click.option("--tau", type=click.FloatRange(0, 1), help="Alignment below which the paper calls a subgoal a gap.")
+_TAU = click.option(
+    "--tau",
+    type=click.FloatRange(0, 1),
+    help="Alignment below which the paper calls a subgoal a gap (with --rule mean); the goal's if not given.",
+)
 
 
 def rule_option(command: Command) -> Command:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..asking import Asker
-from ..grouping import NAMES, alike, naming, parts, themes
+from ..grouping import NAMES, alike, index, parts, shares, themes
 from ..terms import Coverage, Explanation, Gap, MissingCapability, Subgoal
 
 REMARKS = 8
@@ -55,8 +55,8 @@ def analyze(
     evidence, and goes.
     """
     remarks = _distinct([each for each in explanations if each.sample in low], low)
-    about, lacks = ([part(remark.text) for remark in remarks] for part in (_about, _lacks))
-    said = {"missing": lacks, "instead": about}
+    parted = [parts(remark.text) for remark in remarks]
+    said = {"missing": [lacks for _, lacks in parted], "instead": [about for about, _ in parted]}
     asked = [(field, group) for field in said for group in _groups(remarks, said[field])]
     answers = asker.write("missing-capability", [_texts(subgoal, group) for _, group in asked], max_tokens=_TOKENS)
     named: dict[str, list[str]] = {field: [] for field in said}
@@ -69,8 +69,8 @@ def analyze(
         n_support=covered.n_support,
         n_low=sum(low.values()),
         n_explained=len({sample for remark in remarks for sample in remark.samples}),
-        missing=_evident(named["missing"], remarks, lacks),
-        instead=_evident(named["instead"], remarks, about),
+        missing=_evident(named["missing"], remarks, said["missing"]),
+        instead=_evident(named["instead"], remarks, said["instead"]),
     )
 
 
@@ -94,23 +94,15 @@ def _distinct(explanations: Sequence[Explanation], low: Mapping[str, int]) -> li
     return sorted(remarks, key=lambda remark: (-remark.n_rows, remark.text))
 
 
-def _about(remark: str) -> str:
-    return parts(remark)[0]
-
-
-def _lacks(remark: str) -> str:
-    return parts(remark)[1]
-
-
 def _groups(remarks: Sequence[_Remark], said: Sequence[str]) -> list[list[_Remark]]:
     """Remarks whose parts share a word, at most so many together as a model reads at once; equal parts once."""
     held: dict[str, list[_Remark]] = {}
     for remark, part in zip(remarks, said, strict=True):
         held.setdefault(part.casefold(), []).append(remark)
-    alike_ones = [*held.values()]
-    sizes = [sum(len(remark.samples) for remark in found) for found in alike_ones]
+    firsts = [found[0] for found in held.values()]
+    sizes = [sum(len(remark.samples) for remark in found) for found in held.values()]
     return [
-        [alike_ones[place][0] for place in theme[start : start + REMARKS]]
+        [firsts[place] for place in theme[start : start + REMARKS]]
         for theme in themes([*held], sizes)
         for start in range(0, len(theme), REMARKS)
     ]
@@ -129,7 +121,8 @@ def _evident(names: Sequence[str], remarks: Sequence[_Remark], said: Sequence[st
 
     Where some recur, those that a single sample's explanation names are left out.
     """
-    found = [capability for name in _merged(names) if (capability := _backed(name, remarks, said))]
+    held = index(said)
+    found = [capability for name in _merged(names) if (capability := _backed(shares(name, held), name, remarks))]
     recurring = [capability for capability in found if len(capability.samples) > 1]
     return tuple(sorted(recurring or found, key=lambda each: (-each.n_rows, each.name))[:MOST])
 
@@ -146,12 +139,11 @@ def _merged(names: Sequence[str]) -> list[str]:
     return kept
 
 
-def _backed(name: str, remarks: Sequence[_Remark], said: Sequence[str]) -> MissingCapability | None:
-    """A capability with the remarks whose parts name it; None if there is none."""
-    shares = naming(name, said)
+def _backed(share: Mapping[int, float], name: str, remarks: Sequence[_Remark]) -> MissingCapability | None:
+    """A capability with the remarks whose parts name it, by the share of its words in them; None if none does."""
     ranked = sorted(
-        (place for place, share in enumerate(shares) if share >= NAMES - 1e-9),
-        key=lambda place: (-shares[place], -remarks[place].n_rows, len(remarks[place].text), remarks[place].text),
+        (place for place, held in share.items() if held >= NAMES - 1e-9),
+        key=lambda place: (-share[place], -remarks[place].n_rows, len(remarks[place].text), remarks[place].text),
     )
     if not ranked:
         return None

@@ -23,7 +23,7 @@ TELLS_APART = "overlap"
 
 _TOKENS = 160
 
-_NUMBER = re.compile(r"\d{2,}|\d+ ?%")
+_NUMBER = re.compile(r"\d|\bper ?cent\b|\bhundreds?\b|\bthousands?\b", re.IGNORECASE)
 """A number that a model must not make up: every one that is told is counted."""
 
 
@@ -127,8 +127,8 @@ def _actions(gap: Gap, covered: Coverage, around: Surroundings, n_missing: int, 
         sure = stats.rows_to_share(gap.n_support, gap.n_judged, subgoal.target_share, surely=True)
         scaled = -(-sure * around.n_rows // gap.n_judged) if gap.n_judged else sure
         text = (
-            f"Or have them written (`goalcover synthesize -n {n_missing}`): {n_missing} reach the target, "
-            f"about {scaled} make the verdict “covered”."
+            f"Or have them written (`goalcover synthesize RUN --subgoal {subgoal.id} -n {n_missing}`): "
+            f"{n_missing} reach the target, about {scaled} make the verdict “covered”."
         )
         found.append(Action("synthesize", n_missing, text))
     elif gap.n_judged:
@@ -142,8 +142,9 @@ def _actions(gap: Gap, covered: Coverage, around: Surroundings, n_missing: int, 
         before = gap.n_support / gap.n_judged
         after = gap.n_support / max(1, gap.n_judged - around.n_idle)
         text = (
-            f"Leave out the {_rows(around.n_idle)} judged that support no subgoal (`goalcover filter`): "
-            f"its share rises from {100 * before:.1f}% to {100 * after:.1f}%."
+            f"Leave out the {_rows(around.n_idle)} judged that support no subgoal (`goalcover filter RUN -o FILE`): "
+            f"that adds none and leaves {gap.n_judged - around.n_idle}, "
+            f"and its share rises from {100 * before:.1f}% to {100 * after:.1f}%."
         )
         found.append(Action("filter", around.n_idle, text))
     return found
