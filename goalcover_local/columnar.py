@@ -19,10 +19,19 @@ Tables: TypeAlias = tuple[Any, Iterator[Any]]
 _ROWS = 1000  # held at once
 _GROUP = 1 << 16  # rows of a row group, at most
 _GROUP_BYTES = 1 << 26
+_NOTES = b"huggingface"  # where a schema says what `datasets` takes its columns for, such as images in files
 
 
 class Unfit(Exception):
-    """What rows hold that a format cannot; never their text."""
+    """What rows hold that a format cannot, in words where `{column}` stands for the column, whose name may be text.
+
+    `number` is that of the column, counted from 1; 0 if it is about none.
+    """
+
+    def __init__(self, what: str, column: str = "", number: int = 0) -> None:
+        super().__init__(what)
+        self.column = column
+        self.number = number
 
 
 # From a file, from values
@@ -33,21 +42,23 @@ def from_file(
 ) -> Tables:
     """The rows at `lines`, ascending from 1, (n,), as they stand in a Parquet file or a datasets folder; then `added`.
 
-    Raises Unfit if what is added does not fit their columns.
+    What `datasets` noted of their columns is left behind: it obeys such notes, and some name files to copy in. Raises Unfit if what is added does not fit their columns.
     """
     import numpy as np
 
     schema, batches = _saved(file, split) if kind == "datasets" else _parquet(file)
-    strange = [column for row in added for column in row if column not in schema.names]
-    if strange:
-        raise Unfit(f"a column {strange[0]!r} that the data lack")
+    schema = schema.with_metadata({name: held for name, held in (schema.metadata or {}).items() if name != _NOTES})
+    for row in added:
+        for number, column in enumerate(row, 1):
+            if column not in schema.names:
+                raise Unfit("a {column} that the data lack", column, number)
 
     def pieces() -> Iterator[Any]:
         start = 1
         for batch in batches:
             low, high = np.searchsorted(lines, [start, start + len(batch)])
             if high > low:
-                yield batch.take(lines[low:high] - start)
+                yield batch.take(lines[low:high] - start).replace_schema_metadata(schema.metadata)
             start += len(batch)
         if added:
             yield _table(schema, added)
@@ -70,9 +81,9 @@ def from_values(
             try:
                 types[column] = _either(types[column], _type_of(value))
             except pyarrow.ArrowException:
-                raise Unfit(f"values of different types in column {column!r}") from None
+                raise Unfit("values of different types in {column}", column, list(types).index(column) + 1) from None
             except RecursionError:
-                raise Unfit(f"a value nested too deeply in column {column!r}") from None
+                raise Unfit("a value nested too deeply in {column}", column, list(types).index(column) + 1) from None
     schema = pyarrow.schema(list(types.items()))
     left = iter(rows)
     return schema, (_table(schema, some) for some in iter(lambda: list(islice(left, _ROWS)), []))
@@ -133,11 +144,12 @@ def _table(schema: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
     import pyarrow
 
     arrays = []
-    for field in schema:
+    for number, field in enumerate(schema, 1):
         try:
             arrays.append(pyarrow.array([row.get(field.name) for row in rows], type=field.type))
         except (pyarrow.ArrowException, OverflowError, ValueError, TypeError):
-            raise Unfit(f"a value in column {field.name!r} that is no {field.type}") from None
+            kind = str(field.type).partition("<")[0]
+            raise Unfit(f"a value in {{column}} that is no {kind}", field.name, number) from None
     return pyarrow.Table.from_arrays(arrays, schema=schema)
 
 
@@ -186,19 +198,19 @@ def write_dataset(folder: Path, tables: Tables) -> None:
     file = folder / ".rows" / "rows.arrow"
     file.parent.mkdir()
     n_rows = 0
-    with file.open("wb") as stream, pyarrow.ipc.new_stream(stream, schema) as writer:
-        for piece in pieces:
-            writer.write_table(piece)
-            n_rows += len(piece)
-    with file.open("rb") as whole:
-        fingerprint = hashlib.file_digest(whole, "sha256").hexdigest()[:16]
     kinds = datasets.table
     try:
+        with file.open("wb") as stream, pyarrow.ipc.new_stream(stream, schema) as writer:
+            for piece in pieces:
+                writer.write_table(piece)
+                n_rows += len(piece)
+        with file.open("rb") as whole:
+            fingerprint = hashlib.file_digest(whole, "sha256").hexdigest()[:16]
         table = kinds.MemoryMappedTable.from_file(str(file)) if n_rows else kinds.InMemoryTable(schema.empty_table())
         found = datasets.Dataset(table, fingerprint=fingerprint)
         # Left to itself, the library writes an empty dataset in no file at all, and cannot load it again.
         found.save_to_disk(str(folder), num_shards=None if n_rows else 1)
-    except (ValueError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
+    except (ValueError, TypeError, NotImplementedError, RecursionError, pyarrow.ArrowException) as error:
         raise Unfit(f"values that it cannot hold ({type(error).__name__})") from None
     shutil.rmtree(file.parent)
 

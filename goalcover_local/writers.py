@@ -16,7 +16,7 @@ from . import columnar
 from .errors import DataError
 from .formats import content_digest
 from .outputs import Place, failures_told
-from .readers import Layout
+from .readers import Layout, _are_names
 from .terms import Sample
 
 if TYPE_CHECKING:
@@ -93,9 +93,14 @@ def write(place: Place, source: Source, chosen: np.ndarray, added: Sequence[Mapp
                     _separate(stream, "\t" if place.kind == "tsv" else ",", source.columns(added), raws)
         except columnar.Unfit as what:
             raise DataError(
-                f"{place.output} cannot be written as {place.kind}: the rows hold {what}.",
+                f"{place.output} cannot be written as {place.kind}: the rows hold {_told(what)}.",
                 "Write JSON Lines, which hold any row: --format jsonl.",
             ) from None
+
+
+def _told(what: columnar.Unfit) -> str:
+    """What rows hold, in words; a column's name that looks like text of a row is not shown."""
+    return str(what).format(column=f"column {repr(what.column) if _are_names([what.column]) else what.number}")
 
 
 def write_records(place: Place, records: Iterable[Mapping[str, Any]]) -> None:

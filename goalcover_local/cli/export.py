@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,7 +28,7 @@ def command(run: Path, output: Path | None, what: str) -> None:
     """Write what the run in folder RUN holds, one JSON object a line: its judgements, or what was made of them.
 
     The order is that of the data, and the same however often the run was interrupted. Explanations may quote samples:
-    the file is written for you alone (mode 0600).
+    the file is written for you alone (mode 0600), whole or not at all. On stdout, control characters are escaped.
 
     \b
     Example:
@@ -40,12 +39,35 @@ def command(run: Path, output: Path | None, what: str) -> None:
 
     with Run.open(run, write=False) as opened:
         records = _judgements(opened) if what == "judgements" else _made(opened, what)
-        n = 0
-        with click.open_file("-", "w", encoding="utf-8") if output is None else private(output) as stream:
-            for record in records:
-                stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-                n += 1
+        n = _print(records) if output is None else _write(opened, output, records)
         click.echo(f"{n} {what} written.", err=True)
+
+
+def _print(records: Iterable[Mapping[str, Any]]) -> int:
+    """How many records were printed, one a line; control characters that a terminal would obey are escaped."""
+    n = 0
+    with click.open_file("-", "w", encoding="utf-8") as stream:
+        for n, record in enumerate(records, 1):
+            line = json.dumps(record, ensure_ascii=False)
+            stream.write(re.sub(r"[\x7F-\x9F\uD800-\uDFFF]", lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
+    return n
+
+
+def _write(run: Run, output: Path, records: Iterable[Mapping[str, Any]]) -> int:
+    """How many records the file now holds. Raises DataError if it cannot be written, or is the data or a run's own."""
+    from ..outputs import placed
+    from ..writers import write_records
+
+    origin, n = run.origin(), 0
+
+    def counted() -> Iterator[Mapping[str, Any]]:
+        nonlocal n
+        for n, record in enumerate(records, 1):
+            yield record
+
+    with placed(output, "jsonl", [Path(origin.path)] if origin else []) as place:
+        write_records(place, counted())
+    return n
 
 
 def _judgements(run: Run) -> Iterator[Mapping[str, Any]]:
@@ -69,21 +91,3 @@ def _made(run: Run, what: str) -> Iterator[Mapping[str, Any]]:
 
     as_json = {"gaps": analyze.as_json, "recommendations": recommend.as_json, "candidates": synthesize.as_json}
     yield from as_json[what](run)[what]
-
-
-@contextmanager
-def private(output: Path) -> Iterator[IO[str]]:
-    """The file to write, mode 0600. Raises StoreError if it cannot be written, or has the name of a run's own file."""
-    from ..errors import StoreError
-
-    if output.name.startswith("run."):
-        raise StoreError(f"{output} is named like a file of a run.", "Choose another name for the export.")
-    try:
-        with os.fdopen(os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as stream:
-            if output.is_file():
-                os.fchmod(stream.fileno(), 0o600)
-            yield stream
-    except OSError as error:
-        raise StoreError(
-            f"{output} cannot be written: {error.strerror}.", "Check the folder and its space, or name another file."
-        ) from error

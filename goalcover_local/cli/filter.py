@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,7 +42,8 @@ def command(run: Path, **options: Any) -> None:
     has a line for every row: row, id, source, line, kept, reason, and its values by subgoal.
 
     With --json: run, judge, value, rule, n_rows, n_kept, n_rejected, n_refused, files (kept, rejected, reasons; null
-    in a dry run), recorded, and for each of subgoals its id, alignment and support, each before and after.
+    in a dry run), recorded, and for each of subgoals its id, alignment, support and n_judged, each before and after:
+    of all rows, and of those kept. Support is of the n_judged rows that have a value.
 
     \b
     Example:
@@ -52,6 +52,7 @@ def command(run: Path, **options: Any) -> None:
       goalcover filter runs/first -o aligned.jsonl --keep "all >= 0.4" --threshold treatment=0.8 --dry-run
     """
     from ..store import Run
+    from .table import as_text
 
     files = _files(options)
     with Run.open(run, write=False) as opened:
@@ -72,7 +73,7 @@ def command(run: Path, **options: Any) -> None:
             "recorded": recorded,
             "subgoals": _subgoals(choice),
         }
-        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        click.echo(as_text(shown))
     else:
         _print(choice, files if digests else {})
     if not kept.any():
@@ -129,26 +130,26 @@ def _reasons(run: Run, choice: Choice) -> Iterator[Mapping[str, Any]]:
 
 
 def _subgoals(choice: Choice) -> list[dict[str, Any]]:
-    """For each subgoal its mean value and how many rows support it: of all rows judged, and of those kept."""
+    """For each subgoal its mean value, how many rows support it and how many have a value: of all, and of those kept."""
     from ..stats import mean_interval, support
 
-    def told(values: np.ndarray) -> tuple[float | None, int]:
-        return rounded(mean_interval(values).value), support(values)[0]
+    def told(values: np.ndarray) -> Mapping[str, float | None]:
+        n_judged = int((values == values).sum())
+        return {
+            "alignment": rounded(mean_interval(values).value),
+            "support": support(values)[0],
+            "n_judged": n_judged,
+        }
 
     found = []
     for column, identity in enumerate(choice.subgoals):
         before, after = told(choice.values[:, column]), told(choice.values[choice.selection.kept, column])
-        found.append(
-            {
-                "id": identity,
-                "alignment": {"before": before[0], "after": after[0]},
-                "support": {"before": before[1], "after": after[1]},
-            }
-        )
+        found.append({"id": identity} | {name: {"before": before[name], "after": after[name]} for name in before})
     return found
 
 
 def _print(choice: Choice, files: Mapping[str, Path]) -> None:
+    from .decomposition import plain
     from .table import print_table
 
     def mean(value: float | None) -> str:
@@ -161,16 +162,16 @@ def _print(choice: Choice, files: Mapping[str, Path]) -> None:
             each["id"],
             mean(each["alignment"]["before"]),
             mean(each["alignment"]["after"]),
-            f"{each['support']['before']} of {n_rows}",
-            f"{each['support']['after']} of {n_kept}",
+            f"{each['support']['before']} of {each['n_judged']['before']}",
+            f"{each['support']['after']} of {each['n_judged']['after']}",
         ]
         for each in _subgoals(choice)
     ]
-    header = ["subgoal", "alignment, all rows", "rows kept", "support, all rows", "rows kept"]
+    header = ["subgoal", "alignment, all rows", "rows kept", "support, all rows judged", "rows kept"]
     print_table(header, rows, right=(1, 2, 3, 4))
     click.echo(
         f"{n_kept} of {n_rows} rows kept, {n_rows - n_kept} rejected; "
         f"rule: {choice.criteria.rule}, value: {choice.results.value}."
     )
     for name, path in files.items():
-        click.echo(f"{name:9} {path}")
+        click.echo(f"{name:9} {plain(str(path))}")

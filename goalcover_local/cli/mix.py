@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
 
 _ENDINGS = {"jsonl": ".jsonl", "parquet": ".parquet", "datasets": ""}
 PROVENANCE = "provenance.jsonl"
+_FILES = ("original", "goal-aligned", "synthetic", "synthetic-original", "synthetic-goal-aligned")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,10 @@ def command(run: Path, **options: Any) -> None:
       goalcover mix runs/first -o mix --keep "top 50%" --stratify --original 1000 --format parquet
     """
     from ..store import Run
+    from .decomposition import plain
+    from .table import as_text
 
+    _refuse_file(options["output"])
     with Run.open(run, write=False) as opened:
         choice = chosen(opened, options)
         mixtures = _mixtures(opened, choice.selection.kept, options)
@@ -113,11 +116,20 @@ def command(run: Path, **options: Any) -> None:
         ],
     }
     if options["as_json"]:
-        click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+        click.echo(as_text(shown))
     else:
         _print(shown)
     if len(mixtures) == 2:
-        _tell_what_lacks(run, options)
+        click.echo(f"There are no synthetic samples: `goalcover synthesize {plain(str(run))}` writes them.", err=True)
+    _tell_what_is_older(options["output"], digests, options["file_format"])
+
+
+def _refuse_file(folder: Path) -> None:
+    """Raises DataError if what is to be a folder is a file."""
+    from ..errors import DataError
+
+    if folder.exists() and not folder.is_dir():
+        raise DataError(f"{folder} is a file; -o names a folder.", "Name a folder; it is made if it is not there.")
 
 
 def _mixtures(run: Run, kept: np.ndarray, options: Mapping[str, Any]) -> list[_Mixture]:
@@ -187,18 +199,22 @@ def _provenance(candidate: Candidate) -> Mapping[str, Any]:
 
 
 def _print(shown: Mapping[str, Any]) -> None:
+    from .decomposition import plain
     from .table import print_table
 
     rows = [[each["name"], str(each["n_samples"]), str(each["n_duplicates"])] for each in shown["datasets"]]
     print_table(["Dataset", "#Samples", "duplicates left out"], rows, right=(1, 2))
-    click.echo(f"rule: {shown['rule']}, value: {shown['value']}; written to {shown['folder']}.")
+    click.echo(f"rule: {shown['rule']}, value: {shown['value']}; written to {plain(shown['folder'])}.")
 
 
-def _tell_what_lacks(run: Path, options: Mapping[str, Any]) -> None:
-    """Nothing; says why there are no synthetic datasets, and which stand there from before."""
-    click.echo(f"There are no synthetic samples: `goalcover synthesize {run}` writes them.", err=True)
-    ending = _ENDINGS[options["file_format"]]
-    names = [f"{name}{ending}" for name in ("synthetic", "synthetic-original", "synthetic-goal-aligned")]
-    for path in (options["output"] / name for name in [*names, PROVENANCE]):
+def _tell_what_is_older(folder: Path, written: Collection[str], kind: str) -> None:
+    """Nothing; says which files stand there from before, of any format, beside those `written` in this one."""
+    from .decomposition import plain
+
+    new = {f"{name}{_ENDINGS[kind]}" for name in written if name in _FILES}
+    old = [f"{name}{ending}" for ending in _ENDINGS.values() for name in _FILES]
+    if "provenance" not in written:
+        old.append(PROVENANCE)
+    for path in (folder / name for name in old if name not in new):
         if path.exists():
-            click.echo(f"{path} is of an earlier mix.", err=True)
+            click.echo(f"{plain(str(path))} is of an earlier mix.", err=True)

@@ -126,7 +126,7 @@ class Choice:
 
 
 def chosen(run: Run, options: Mapping[str, Any]) -> Choice:
-    """The choice that the options make among all rows of the run; tells how many rows were refused.
+    """The choice that the options make among all rows of the run; tells what is not judged yet, and refused rows.
 
     A row that the assessment did not draw has the values of an equal one that it drew. Raises UsageError for options
     that do not fit each other or the goal.
@@ -135,9 +135,9 @@ def chosen(run: Run, options: Mapping[str, Any]) -> Choice:
 
     from ..errors import DataError
     from ..phases.filter import Criteria, select
-    from ..readers import Layout
+    from ..readers import layout_from
     from ..writers import Source
-    from .results import results
+    from .results import results, tell_unfinished
 
     found = results(run, value=options["value"])
     criteria = Criteria(
@@ -157,11 +157,12 @@ def chosen(run: Run, options: Mapping[str, Any]) -> Choice:
     drawn = np.isin(samples, known)
     values = np.full((len(samples), len(subgoals)), np.nan)
     values[drawn] = found.values[found.value][first[np.searchsorted(known, samples[drawn])]]
+    tell_unfinished(found)
     _tell_refusals(run)
     origin, moved = run.origin(), options["data"]
     source = Source(run.rows)
     if origin is not None:
-        source = Source(run.rows, Layout(**origin.layout), moved or Path(origin.path), origin.content)
+        source = Source(run.rows, layout_from(origin.layout), moved or Path(origin.path), origin.content)
     data = [path for path in (origin and Path(origin.path), moved) if path]
     return Choice(found, criteria, values, select(values, subgoals, criteria, drawn), source, data)
 

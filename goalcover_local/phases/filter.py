@@ -73,9 +73,14 @@ class Criteria:
             if identity not in subgoals:
                 raise DataError(f"There is no subgoal {identity!r}.", f"Choose among {', '.join(subgoals)}.")
         if self.stratify and not self.rule.top:
-            raise DataError(f"There are no strata by {self.rule}.", "Give a rule such as 'top 50%', or leave them out.")
+            raise DataError(
+                "--stratify goes with a top share only, such as --keep 'top 50%'.", "Give one, or leave --stratify out."
+            )
         if self.weights and self.rule.measure != "mean":
-            raise DataError(f"Weights do not count by {self.rule}.", "Give a rule such as 'mean >= 0.6' or 'top 50%'.")
+            raise DataError(
+                "--weight goes with a mean only, such as --keep 'mean >= 0.6' or --keep 'top 50%'.",
+                "Give one, or leave --weight out.",
+            )
         weights = [self.weights.get(identity, 1.0) for identity in subgoals]
         if not all(isfinite(weight) and weight >= 0 for weight in weights) or not any(weights):
             raise DataError("A weight is below 0, or all are 0.", "Give at least one subgoal a weight above 0.")
@@ -112,9 +117,9 @@ def select(
     def reason(row: int) -> str:
         if drawn is not None and not drawn[row]:
             return "not drawn by the assessment (--limit)"
-        missing = f"{n_missing[row]} of {len(subgoals)} judgements missing"
+        missing = f"not yet judged, or failed: {n_missing[row]} of {len(subgoals)}"
         if n_missing[row] == len(subgoals):
-            return f"not judged: {missing}"
+            return missing
         told = said(row) if kept[row] else supporting.get(row) or said(row)
         return f"{told} ({missing})" if n_missing[row] else told
 
