@@ -130,7 +130,8 @@ class Asker:
         """One answer for each of the texts, the `known` leading fields given; failures say why there is none.
 
         `batch` is how many are written between two moments at which they are remembered. What is sampled (a temperature
-        above 0) is written anew for each of several equal texts.
+        above 0) is written anew for each of several equal texts, and always in a whole batch, since an answer's place
+        in it draws its lot: what failed fails again, and an interruption changes nothing.
         """
         question = self.question(name)
         asking = question.fields[len(known or {})]
@@ -144,12 +145,14 @@ class Asker:
                 keys[place] = digest_of([key, met[key]]) if met[key] else key
                 met[key] += 1
         given: dict[str, Answer] = {}
-        for keys_now, texts_now in self._batches(question, keys, texts, self._memory, batch):
+        for keys_now, texts_now in self._batches(question, keys, texts, self._memory, batch, whole=temperature > 0):
             prompts = [question.prompt(text, known, asking=asking, whole=True) for text in texts_now]
             completions = self.engine.generate(
                 prompts, question.grammar(asking=asking), max_tokens=max_tokens, temperature=temperature, seed=seed
             )
             for key, prompt, completion in zip(keys_now, prompts, completions, strict=True):
+                if key in self._memory:
+                    continue
                 fields = None if completion.failure else question.read(prompt.prefill + completion.text)
                 given[key] = Answer(fields, None if fields else completion.failure or "no legal answer")
                 if fields:
@@ -244,15 +247,17 @@ class Asker:
         texts: Sequence[Texts],
         memory: Mapping[str, Any],
         size: int = _BATCH,
+        whole: bool = False,
     ) -> Iterator[tuple[list[str], list[Texts]]]:
-        """What is not remembered yet, a batch at a time."""
-        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in memory}
-        if not missing:
+        """What is not remembered yet, a batch at a time; with `whole`, every batch of all in which something is not."""
+        asked = list(dict(zip(keys, texts, strict=True)).items())
+        waiting = asked if whole else [pair for pair in asked if pair[0] not in memory]
+        batches = [waiting[start : start + size] for start in range(0, len(waiting), size)]
+        batches = [batch for batch in batches if any(key not in memory for key, _ in batch)]
+        if not batches:
             return
-        with self._watch(question.name, len(missing)) as came:
-            waiting = list(missing.items())
-            for start in range(0, len(waiting), size):
-                batch = waiting[start : start + size]
+        with self._watch(question.name, sum(map(len, batches))) as came:
+            for batch in batches:
                 yield [key for key, _ in batch], [text for _, text in batch]
                 came(len(batch))
 

@@ -42,7 +42,8 @@ def from_file(
 ) -> Tables:
     """The rows at `lines`, ascending from 1, (n,), as they stand in a Parquet file or a datasets folder; then `added`.
 
-    What `datasets` noted of their columns is left behind: it obeys such notes, and some name files to copy in. Raises Unfit if what is added does not fit their columns.
+    What `datasets` noted of their columns is left behind: it obeys such notes, and some name files to copy in.
+    Raises Unfit if what is added does not fit their columns.
     """
     import numpy as np
 

@@ -29,6 +29,11 @@ _TOKENS = 60
 _PLACES = "abcd"
 
 
+def group_sizes(n: int) -> list[int]:
+    """With how many each of `n` samples is ranked, itself counted, (n,): four, or as many as are left at the end."""
+    return [min(GROUP, n - place // GROUP * GROUP) for place in range(n)]
+
+
 class Discriminator:
     """A model that grades and ranks samples written for a subgoal. What it fails to answer is None."""
 
@@ -87,7 +92,7 @@ class Discriminator:
         """How likely each sample is the best of its group, from 0 to 1: groups of up to four, in the order given.
 
         Each group is shown in an order drawn by `seed` and in all its rotations, and the probabilities are averaged. A
-        sample that has no group to stand in has no rank.
+        sample that has no group to stand in has no rank. Chance is one in the size of its group (`group_sizes`).
         """
         ranks: list[float | None] = [None] * len(samples)
         draw = np.random.default_rng(seed)

@@ -464,11 +464,11 @@ class Run:
         found = self._read("SELECT json FROM recommendations ORDER BY position")
         return [from_record(Recommendation, text) for (text,) in found]
 
-    def put_candidates(self, subgoal: str, candidates: Sequence[Candidate]) -> None:
-        """Keeps the samples written for a subgoal (its id), in place of any earlier ones."""
+    def put_candidates(self, subgoal: str, candidates: Sequence[Candidate], start: int = 0) -> None:
+        """Keeps the samples written for a subgoal (its id) after the first `start`, in place of any that came there."""
         with self._transaction() as database:
-            database.execute("DELETE FROM candidates WHERE subgoal = ?", (subgoal,))
-            written = ((subgoal, place, as_record(one)) for place, one in enumerate(candidates))
+            database.execute("DELETE FROM candidates WHERE subgoal = ? AND position >= ?", (subgoal, start))
+            written = ((subgoal, place, as_record(one)) for place, one in enumerate(candidates, start))
             database.executemany("INSERT INTO candidates VALUES (?, ?, ?)", written)
 
     def candidates(self) -> list[Candidate]:

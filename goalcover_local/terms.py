@@ -372,9 +372,10 @@ class Candidate:
     """A sample that a generator wrote for a subgoal, how it was scored, and what became of it.
 
     `fields` are the columns of the dataset. `quality` maps each of `QUALITIES` to a value in [0, 1], `alignment` is the
-    judge's value for the subgoal, `rank` the mean probability to be the best of its group; None where the model failed
-    or was not asked. `round` counts refinements from 0; `before` is the digest of the draft that was refined. `reason`
-    says why it was rejected, or of what a refused one is a near-duplicate.
+    judge's value for the subgoal, `rank` the mean probability to be the best of the `among` samples of its group; None
+    where the model failed or was not asked. `round` counts refinements from 0; `before` is the digest of the draft that
+    was refined. `reason` says why it was rejected, or of what a refused one is a near-duplicate. `provenance` tells by
+    "subgoal" the digest of the subgoal as it was then.
     """
 
     subgoal: str
@@ -386,6 +387,7 @@ class Candidate:
     quality: Mapping[str, float | None] = field(default_factory=dict)
     alignment: float | None = None
     rank: float | None = None
+    among: int = 0
     fate: Fate = "rejected"
     reason: str = ""
     feedback: str = ""

@@ -144,7 +144,23 @@ def test_equal_texts_that_are_sampled_have_an_answer_each_and_all_are_remembered
     assert described(Asker(again, memory=memory), "A", temperature=0.7) == written[:1]
     assert again.history == []
     more = described(Asker(again, memory=memory), "A", "A", "A", temperature=0.7)
-    assert more[:2] == [written[0], written[2]] and len(again.history) == 1 and len(memory) == 4
+    assert more[:2] == [written[0], written[2]] and len(memory) == 4
+    assert len(again.history) == 3, "a batch is drawn by lot as a whole"
+
+
+def test_a_sampled_batch_of_which_something_is_missing_is_asked_whole_and_what_is_remembered_stays() -> None:
+    memory: dict[str, object] = {}
+    engine = numbering(Clarifier())
+    engine.fails_on = MANY[40]
+    asker = Asker(engine, memory=memory)
+    first = asker.write("description", about(*MANY), max_tokens=20, temperature=0.7)
+    assert [answer.failure for answer in first].count("scripted failure") == 1 and len(memory) == 69
+    again = numbering(Clarifier())
+    found = Asker(again, memory=memory).write("description", about(*MANY), max_tokens=20, temperature=0.7)
+    question = asker.question("description")
+    second = [question.prompt(text, asking=question.fields[0], whole=True) for text in about(*MANY[BATCH : 2 * BATCH])]
+    assert again.history == second
+    assert found[:40] + found[41:] == first[:40] + first[41:] and found[40].fields is not None
 
 
 def test_equal_texts_have_one_answer_at_temperature_0() -> None:

@@ -11,7 +11,7 @@ import pytest
 from writer import FLAWS, Writer, sentence
 
 from goalcover_local.asking import Asker
-from goalcover_local.discriminator import GROUP, Discriminator
+from goalcover_local.discriminator import GROUP, Discriminator, group_sizes
 from goalcover_local.engines.base import Choices, Prompt
 from goalcover_local.engines.scripted import ScriptedEngine
 from goalcover_local.questions import load_question, reference_cases
@@ -200,6 +200,15 @@ def test_the_ranks_of_a_group_sum_to_one(n: int) -> None:
         else:
             assert sum(rank for rank in group if rank is not None) == pytest.approx(1)
             assert all(rank is not None and 0 <= rank <= 1 for rank in group)
+
+
+@pytest.mark.parametrize(("n", "sizes"), [(0, []), (1, [1]), (4, [4] * 4), (7, [4] * 4 + [3] * 3), (9, [4] * 8 + [1])])
+def test_the_sizes_of_groups_are_those_that_are_ranked_together(n: int, sizes: list[int]) -> None:
+    assert group_sizes(n) == sizes
+    model = Writer()
+    discriminator(model).ranks(BREAD, samples(*[f"said {sentence(k)}" for k in range(n)]))
+    shown = [sum("said" in texts[place] for place in "abcd") for texts in model.of("ranking")]
+    assert shown == [size for size in sizes if size > 1]
 
 
 def test_one_sample_has_nothing_to_be_ranked_against() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import unicodedata
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -151,11 +154,98 @@ def test_a_question_of_the_dataset_may_be_asked_again_with_another_answer(known:
 def test_instructions_that_the_held_out_file_repeats_may_be_given_again() -> None:
     instruction = "Classify the sentiment of the review that follows."
     known = Known()
-    held_out = [Sample(f"h{n}", instruction, sentence(n, n=20)) for n in range(3)]
+    held_out = [Sample(f"h{n}", instruction, sentence(n, n=20)) for n in range(5)]
     known.add("held-out row", [*held_out, ROW], inputs=True)
     assert known.like(sample(instruction, sentence("new", n=20))) is None
     assert known.like(sample(instruction.upper(), sentence("newer", n=20))) is None
     assert known.like(sample(QUESTION, "Leave it alone.")) is not None, "the others are still asked once"
+
+
+@pytest.mark.parametrize(
+    ("n", "others", "is_found"), [(1, 0, True), (4, 0, True), (5, 0, False), (5, 95, False), (5, 96, True)]
+)
+def test_a_held_out_question_is_an_instruction_where_many_different_rows_share_it(
+    n: int, others: int, is_found: bool
+) -> None:
+    known = Known()
+    held_out = [Sample(f"h{k}", QUESTION, sentence("said", k, n=20)) for k in range(n)]
+    held_out += [Sample(f"o{k}", f"{sentence('asked', k, n=12)}?", sentence(k, n=20)) for k in range(others)]
+    known.add("held-out row", held_out * 2, inputs=True)
+    assert (known.like(sample(QUESTION, "Leave it alone.")) is not None) == is_found
+
+
+GERMAN = (
+    "Wie wird eine schwere Hypoglykämie bei älteren Patienten während der Nacht zu Hause überwacht?",
+    "Führen Sie häufigere Messungen durch, erklären Sie Angehörigen die Gefährdung, prüfen Sie Übelkeit und Schwäche.",
+)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda text: unicodedata.normalize("NFD", text),
+        lambda text: " ".join(word[:2] + "\u00ad" + word[2:] for word in text.split()),
+        lambda text: " ".join(word[:2] + "\u200c" + word[2:] for word in text.split()),
+        lambda text: "".join(chr(ord(each) + 0xFEE0) if "!" <= each <= "~" else each for each in text),
+        lambda text: text.replace("ss", "ß"),
+    ],
+    ids=["composed otherwise", "soft hyphens", "joiners", "full width", "sharp s"],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_looks_alike_is_alike(how: Callable[[str], str], whole: bool) -> None:
+    known = Known()
+    known.add("held-out row", [Sample("h", *GERMAN)], inputs=True)
+    found = known.like(sample(how(GERMAN[0]), how(GERMAN[1]) if whole else "Fragen Sie den Arzt."))
+    assert found is not None and (found.part, found.similarity) == ("sample" if whole else "input", 1)
+
+
+LOOSE = " ".join(sentence("loose", n, n=40) for n in range(3))
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("Read this.", f"{LOOSE} {QUESTION} {ANSWER} {LOOSE}"),
+        (f"{LOOSE} {QUESTION} {ANSWER}", "Learn it."),
+        (f"{LOOSE} {QUESTION}", f"{ANSWER} {LOOSE}"),
+        ("Read this.", f"{LOOSE} {QUESTION} {ANSWER.replace('little', 'trifle')}"),
+    ],
+    ids=["in the output", "in the input", "across both", "edited"],
+)
+def test_a_held_out_row_that_stands_within_a_longer_text_is_found(asked: str, said: str) -> None:
+    known = Known()
+    known.add("held-out row", [Sample("other", sentence(1), sentence(2)), ROW], inputs=True)
+    found = known.like(sample(asked, said))
+    assert found is not None and (found.of, found.id, found.part) == ("held-out row", "bakery-17", "excerpt")
+    assert 0.7 <= found.similarity <= 1
+    known = Known()
+    known.add("row", [ROW])
+    assert known.like(sample(asked, said)) is None, "rows of the data may be told of"
+
+
+@pytest.mark.parametrize(("n", "is_found"), [(11, False), (12, True)])
+def test_held_out_rows_of_few_words_are_not_looked_for_in_longer_texts(n: int, is_found: bool) -> None:
+    short = " ".join(f"word{place}" for place in range(n))
+    known = Known()
+    known.add("held-out row", [Sample("h", short, "")], inputs=True)
+    assert (known.like(sample(LOOSE, f"{LOOSE} {short} {LOOSE}")) is not None) == is_found
+
+
+@pytest.mark.parametrize(("n", "is_found"), [(30, False), (35, True)])
+def test_so_much_of_a_held_out_row_must_stand_there(n: int, is_found: bool) -> None:
+    """Of 40 runs of words, in a row of 47, the first n + 7 words hold n: at least 28 are 70%."""
+    row = [f"word{place}" for place in range(47)]
+    known = Known()
+    known.add("held-out row", [Sample("h", " ".join(row), "")], inputs=True)
+    found = known.like(sample(LOOSE, " ".join([*row[:n], LOOSE])))
+    assert (found is not None) == is_found
+
+
+def test_a_long_instruction_that_held_out_rows_share_is_no_excerpt_of_one() -> None:
+    instruction = f"{sentence('instruction', n=30)} Is it so?"
+    known = Known()
+    known.add("held-out row", [Sample(f"h{n}", instruction, sentence(n, n=3)) for n in range(6)], inputs=True)
+    assert known.like(sample(instruction, "Quite so, I should think.")) is None
 
 
 def test_a_short_question_of_the_held_out_file_may_be_asked_again() -> None:
@@ -231,4 +321,5 @@ def test_every_sample_with_a_word_is_like_itself(asked: str, said: str) -> None:
     known = Known()
     known.add("row", [Sample("itself", asked, said)])
     found = known.like(sample(asked, said))
-    assert (found is not None) == any(each.isalnum() or each == "_" for each in (asked + said).casefold())
+    shown = unicodedata.normalize("NFKC", f"{asked} {said}").casefold()
+    assert (found is not None) == any(each.isalnum() or each == "_" for each in shown)

@@ -79,14 +79,14 @@ def test_a_rule_keeps_with_a_reason_in_numbers(rule: str, row: list[float], kept
 @pytest.mark.parametrize(
     ("rule", "row", "kept", "reason"),
     [
-        ("mean >= 0.6", [0.8, NAN], True, "mean 0.80 >= 0.6 (1 of 2 judgements missing)"),
-        ("any >= 0.6", [NAN, 0.7], True, "any 0.70 >= 0.6 (best: causes) (1 of 2 judgements missing)"),
-        ("max >= 0", [NAN, NAN], False, "not judged: 2 of 2 judgements missing"),
-        ("all >= 0", [NAN, NAN], False, "not judged: 2 of 2 judgements missing"),
-        ("mean >= 0", [NAN, NAN], False, "not judged: 2 of 2 judgements missing"),
-        ("top 100%", [NAN, NAN], False, "not judged: 2 of 2 judgements missing"),
-        ("all >= 0.6", [0.8, NAN], False, "not judged for all (1 of 2 judgements missing)"),
-        ("all >= 0.6", [0.2, NAN], False, "all 0.20 < 0.6 (lowest: treatment) (1 of 2 judgements missing)"),
+        ("mean >= 0.6", [0.8, NAN], True, "mean 0.80 >= 0.6 (not yet judged, or failed: 1 of 2)"),
+        ("any >= 0.6", [NAN, 0.7], True, "any 0.70 >= 0.6 (best: causes) (not yet judged, or failed: 1 of 2)"),
+        ("max >= 0", [NAN, NAN], False, "not yet judged, or failed: 2 of 2"),
+        ("all >= 0", [NAN, NAN], False, "not yet judged, or failed: 2 of 2"),
+        ("mean >= 0", [NAN, NAN], False, "not yet judged, or failed: 2 of 2"),
+        ("top 100%", [NAN, NAN], False, "not yet judged, or failed: 2 of 2"),
+        ("all >= 0.6", [0.8, NAN], False, "not judged for all (not yet judged, or failed: 1 of 2)"),
+        ("all >= 0.6", [0.2, NAN], False, "all 0.20 < 0.6 (lowest: treatment) (not yet judged, or failed: 1 of 2)"),
     ],
 )
 def test_what_is_missing_is_missing_and_never_0(rule: str, row: list[float], kept: bool, reason: str) -> None:
@@ -125,7 +125,7 @@ def test_a_threshold_stands_for_the_rules_value_or_beside_a_mean(
 ) -> None:
     found = chosen([row], rule, thresholds={"treatment": 0.8})
     assert found.kept.tolist() == [kept]
-    assert found.reasons[0].removesuffix(" (1 of 2 judgements missing)") == reason
+    assert found.reasons[0].removesuffix(" (not yet judged, or failed: 1 of 2)") == reason
 
 
 def test_a_threshold_by_a_top_leaves_rows_out_and_puts_no_others_in() -> None:
@@ -148,7 +148,7 @@ def test_weights_count_in_the_mean_of_what_is_there() -> None:
 def test_a_weight_of_0_leaves_a_subgoal_out() -> None:
     found = chosen([[0.9, 0.0], [NAN, 1.0]], "mean >= 0.9", weights={"causes": 0})
     assert found.kept.tolist() == [True, False]
-    assert found.reasons[1] == "not judged for any subgoal that has a weight (1 of 2 judgements missing)"
+    assert found.reasons[1] == "not judged for any subgoal that has a weight (not yet judged, or failed: 1 of 2)"
     ranked = chosen([[0.9, 0.0], [NAN, 1.0]], "top 100%", weights={"causes": 0})
     assert ranked.kept.tolist() == [True, False]
 
@@ -158,9 +158,9 @@ def test_a_weight_of_0_leaves_a_subgoal_out() -> None:
     [
         ("mean >= 0.6", {"weights": {"cause": 1}}, "There is no subgoal 'cause'. Choose among treatment, causes."),
         ("mean >= 0.6", {"thresholds": {"x": 1}}, "There is no subgoal 'x'. Choose among treatment, causes."),
-        ("mean >= 0.6", {"stratify": True}, "no strata by mean >= 0.6"),
-        ("any >= 0.6", {"weights": {"causes": 2}}, "Weights do not count by any >= 0.6"),
-        ("top 50% by max", {"weights": {"causes": 2}}, "Weights do not count by top 50% by max"),
+        ("mean >= 0.6", {"stratify": True}, "--stratify goes with a top share only, such as --keep 'top 50%'"),
+        ("any >= 0.6", {"weights": {"causes": 2}}, "--weight goes with a mean only"),
+        ("top 50% by max", {"weights": {"causes": 2}}, "--weight goes with a mean only"),
         ("mean >= 0.6", {"weights": {"causes": 0, "treatment": 0}}, "all are 0"),
         ("mean >= 0.6", {"weights": {"causes": -1}}, "below 0"),
         ("mean >= 0.6", {"weights": {"causes": float("inf")}}, "a weight above 0"),

@@ -71,8 +71,8 @@ def test_every_row_has_its_reason_and_values(goalcover: Goalcover, run: Path, tm
         "any 0.90 >= 0.6 (best: treatment)",
         "any 0.20 < 0.6 (best: treatment)",
         "any 0.70 >= 0.6 (best: causes)",
-        "any 0.50 < 0.6 (best: causes) (1 of 2 judgements missing)",
-        "not judged: 2 of 2 judgements missing",
+        "any 0.50 < 0.6 (best: causes) (not yet judged, or failed: 1 of 2)",
+        "not yet judged, or failed: 2 of 2",
         "any 0.60 >= 0.6 (best: treatment)",
         "any 0.70 >= 0.6 (best: causes)",
     ]
@@ -85,18 +85,20 @@ def test_every_row_has_its_reason_and_values(goalcover: Goalcover, run: Path, tm
 def test_the_table_compares_all_rows_with_those_kept(goalcover: Goalcover, run: Path) -> None:
     said = goalcover("filter", run, "-o", "aligned.jsonl")
     treatment, causes = (next(line.split() for line in said.out.splitlines() if s.id in line) for s in SUBGOALS)
-    assert treatment == "treatment 0.460 0.525 2 of 7 2 of 4".split()
-    assert causes == "causes 0.467 0.525 3 of 7 3 of 4".split()
+    assert treatment == "treatment 0.460 0.525 2 of 5 2 of 4".split()
+    assert causes == "causes 0.467 0.525 3 of 6 3 of 4".split()
     assert as_json(goalcover, run, "-o", "aligned.jsonl")["subgoals"] == [
         {
             "id": "treatment",
             "alignment": {"before": 0.46, "after": 0.525},
             "support": {"before": 2, "after": 2},
+            "n_judged": {"before": 5, "after": 4},
         },
         {
             "id": "causes",
             "alignment": {"before": 0.466667, "after": 0.525},
             "support": {"before": 3, "after": 3},
+            "n_judged": {"before": 6, "after": 4},
         },
     ]
 
@@ -104,7 +106,7 @@ def test_the_table_compares_all_rows_with_those_kept(goalcover: Goalcover, run: 
 def test_json_says_what_help_promises(goalcover: Goalcover, run: Path) -> None:
     found = as_json(goalcover, run, "-o", "aligned.jsonl", "--keep", "top 50%")
     told = " ".join(goalcover("filter", "--help").out.split())
-    assert all(name in told for name in found)
+    assert all(name in told for name in (*found, *found["subgoals"][0]))
     files = {"kept": "aligned.jsonl", "rejected": "aligned.rejected.jsonl", "reasons": "aligned.reasons.jsonl"}
     assert found == found | {"run": str(run), "value": "expectation", "rule": "top 50%", "files": files}
     assert found == found | {"n_rows": 7, "n_kept": 3, "n_rejected": 4, "n_refused": 1, "recorded": True}
@@ -130,6 +132,22 @@ def test_the_same_command_again_writes_the_same_files(goalcover: Goalcover, run:
 
     first = written()
     assert len(first) == 3 and written() == first
+
+
+def test_an_unfinished_assessment_is_told(goalcover: Goalcover, data: Path, tmp_path: Path) -> None:
+    run = judged_run(tmp_path / "half", data, {answer: VALUES[answer] for answer in ("a0", "a2", "a4")})
+    said = goalcover("filter", run, "-o", "aligned.jsonl")
+    assert "The assessment is not finished: 6 pairs are still to be judged." in said.err
+    assert "treatment 0.500 0.500 1 of 3 1 of 3".split() in [line.split() for line in said.out.splitlines()]
+    reasons = [each["reason"] for each in records(tmp_path / "aligned.reasons.jsonl")]
+    assert reasons[1] == reasons[4] == "not yet judged, or failed: 2 of 2"
+
+
+def test_names_cannot_steer_a_terminal(goalcover: Goalcover, run: Path) -> None:
+    name = "a\x9b31m\u202e.jsonl"
+    assert "\x9b" not in (said := goalcover("filter", run, "-o", name)).out and "\u202e" not in said.out
+    said = goalcover("filter", run, "-o", name, "--json")
+    assert "\x9b" not in said.out and json.loads(said.out)["files"]["kept"] == name
 
 
 # What is chosen
@@ -173,8 +191,8 @@ def test_nothing_kept_is_said(goalcover: Goalcover, run: Path, tmp_path: Path) -
         (["--threshold", "causes"], "'causes' is not ID=NUMBER"),
         (["--threshold", "causes=60"], "60 is not from 0 to 1"),
         (["--threshold", "causes=nan"], "nan is not from 0 to 1"),
-        (["--weight", "causes=2"], "Weights do not count by any >= 0.6"),
-        (["--stratify"], "There are no strata by any >= 0.6"),
+        (["--weight", "causes=2"], "--weight goes with a mean only, such as --keep 'mean >= 0.6' or --keep 'top 50%'."),
+        (["--stratify"], "--stratify goes with a top share only, such as --keep 'top 50%'."),
         (["--at-least", "-1"], "Invalid value for '--at-least'"),
         (["--rejected", "out.jsonl"], "need a file each"),
         (["--rejected", "x/../out.reasons.jsonl"], "need a file each"),

@@ -201,7 +201,31 @@ def test_the_audit_trail_tells_of_sizes_and_digests(goalcover: Goalcover, synthe
 
 def test_a_folder_that_cannot_be_used_is_an_error(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    assert "cannot be written: File exists" in goalcover.refused("mix", run, "-o", "file")
+    assert "file is a file; -o names a folder." in goalcover.refused("mix", run, "-o", "file")
+    assert "cannot be written: Not a directory" in goalcover.refused("mix", run, "-o", "file/mix")
+
+
+def test_files_of_other_formats_from_an_earlier_mix_are_told(goalcover: Goalcover, synthesized: Path) -> None:
+    assert "earlier mix" not in goalcover("mix", synthesized, "-o", "mix").err
+    assert "earlier mix" not in goalcover("mix", synthesized, "-o", "mix").err
+    said = goalcover("mix", synthesized, "-o", "mix", "--format", "parquet")
+    assert [line for line in said.err.splitlines() if "earlier" in line] == [
+        f"mix/{name}.jsonl is of an earlier mix." for name in NAMES
+    ]
+
+
+def test_an_unfinished_assessment_is_told(goalcover: Goalcover, tmp_path: Path) -> None:
+    (tmp_path / "data.jsonl").write_bytes(b"\n".join(LINES))
+    run = judged_run(tmp_path / "half", tmp_path / "data.jsonl", {"a0": [0.9, 0.1]})
+    assert "not finished: 6 pairs are still to be judged" in goalcover("mix", run, "-o", "mix").err
+
+
+def test_names_cannot_steer_a_terminal(goalcover: Goalcover, run: Path) -> None:
+    name = "a\x9b31m\u202e"
+    said = goalcover("mix", run, "-o", name)
+    assert not {"\x9b", "\u202e"} & set(said.out + said.err)
+    said = goalcover("mix", run, "-o", name, "--json")
+    assert "\x9b" not in said.out and json.loads(said.out)["folder"] == name
 
 
 def test_json_says_what_help_promises(goalcover: Goalcover, synthesized: Path) -> None:

@@ -368,6 +368,47 @@ def test_what_was_hardly_ever_the_best_of_its_group_is_rejected() -> None:
     assert found[3].fate == "rejected" and found[3].reason.startswith("hardly ever the best of its group")
 
 
+class Leaning(Writer):
+    """Ranks by weights: that of a text which says so, and 1 for any other."""
+
+    weights: Mapping[str, float]
+
+    def choose(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Choices:
+        found = super().choose(prompts, answers)
+        for row, (name, texts) in zip(found.probabilities, self.asked[-len(prompts) :], strict=False):
+            if name == "ranking":
+                row[:] = [next((w for word, w in self.weights.items() if word in texts[p]), 1.0) for p in "abcd"]
+        return found
+
+
+@pytest.mark.parametrize(
+    ("n", "weight", "is_kept"),
+    [(2, 0.30, False), (2, 0.36, True), (3, 0.38, False), (3, 0.42, True), (4, 0.41, False), (4, 0.45, True)],
+)
+def test_what_is_hardly_ever_the_best_is_measured_by_the_size_of_its_group(
+    n: int, weight: float, is_kept: bool
+) -> None:
+    """Half of chance: a quarter of two, a sixth of three, an eighth of four."""
+    model = Leaning()
+    model.weights = {"thin": weight}
+    thin = draft(9, answer=f"Baking bread, dough that is thin. {sentence('thin')}")
+    found = written(commission(n=n, rounds=0), model, drafts=[thin, *[draft(k) for k in range(n - 1)]])[:n]
+    assert [each.among for each in found] == [n] * n
+    assert (found[0].fate == "kept") == is_kept
+
+
+def test_ranks_in_groups_of_other_sizes_are_compared_by_chance() -> None:
+    """The best of four, at 0.38, stands higher than one of the last two, at 0.5 each."""
+    model = Leaning()
+    model.weights = {"fine": 1.84}
+    fine = draft(9, answer=f"Baking bread, dough that is fine. {sentence('fine')}")
+    drafts = [draft(1), draft(2), draft(3), fine, draft(4), draft(5)]
+    found = written(commission(n=1, rounds=0), model, drafts=drafts)
+    assert [each.among for each in found] == [4, 4, 4, 4, 2, 2]
+    assert found[3].rank == pytest.approx(0.38, abs=0.005) and found[4].rank == pytest.approx(0.5)
+    assert kept(found) == [found[3]]
+
+
 @pytest.mark.parametrize(("n", "groups"), [(1, []), (4, [4]), (5, [4]), (7, [4, 3])])
 def test_ranks_by_groups_of_four(n: int, groups: list[int]) -> None:
     found = written(commission(n=n, rounds=0), drafts=[draft(k) for k in range(n)])[:n]
@@ -454,7 +495,7 @@ def test_a_draft_that_is_refined_into_praise_is_rejected() -> None:
 def test_of_what_its_subgoal_speaks_a_sample_may_speak() -> None:
     """Else nothing at all could be written for a subgoal about capabilities."""
     subgoal = Subgoal("army", "Military capabilities", "Compares capabilities of armies with dough.")
-    found = written(replace(commission(n=1), subgoal=subgoal))
+    found = written(replace(commission(n=1), subgoal=subgoal), align=lambda samples: [1.0] * len(samples))
     assert len(kept(found)) == 1
 
 
@@ -571,6 +612,7 @@ def test_provenance_tells_gap_prompt_generator_seed_focus_and_topic() -> None:
     for number, each in enumerate(found):
         assert each.provenance == {
             "gap": "bread",
+            "subgoal": BREAD.digest,
             "generator": asker.digest,
             "card": CARD,
             "prompt": asker.question("sample").digest,
@@ -584,10 +626,11 @@ def test_provenance_tells_gap_prompt_generator_seed_focus_and_topic() -> None:
 
 def test_provenance_of_a_refinement_tells_how_it_was_refined() -> None:
     asker = Asker(Writer())
-    wanted = commission(n=1)
+    wanted = commission(n=1, seed=7)
     prepare(wanted, asker)
     [first, again, *_], *_ = synthesize(wanted, asker, Discriminator(asker), align, Known(), [FLAWED])
-    assert first.provenance == {"gap": "bread", "generator": "a file"}
+    assert first.provenance == {"gap": "bread", "subgoal": BREAD.digest, "generator": "a file"}
+    assert again.provenance["seed"] == wanted.seed + 1
     assert again.provenance["generator"] == asker.digest and again.provenance.get("card") == CARD
     assert again.provenance["prompt"] == asker.question("revision").digest != asker.question("sample").digest
 
@@ -753,7 +796,8 @@ def test_a_generator_may_leave_optional_columns_empty_and_no_others() -> None:
     model = Writer()
     usual = model.sampled
     for column, n_kept in (("input", 2), ("instruction", 0)):
-        model.sampled = lambda texts, columns, seed, empty=column: {**usual(texts, columns, seed), empty: ""}
+        nothing = {column: ""}
+        model.sampled = lambda texts, columns, seed, nothing=nothing: {**usual(texts, columns, seed), **nothing}  # type: ignore[misc]
         found = written(commission(n=2, layout=ALPACA), model)
         assert len(kept(found)) == n_kept
     assert {each.reason for each in found} == {"'instruction' is empty"}

@@ -333,7 +333,40 @@ def test_columns_go_between_parquet_and_datasets(
     assert [field.name for field in table.schema if found.schema.field(field.name).type != field.type] == list(lost)
 
 
-def test_a_split_and_its_features_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["Image", "Audio"])
+@pytest.mark.parametrize("saves", [parquet_file, saved_folder])
+def test_no_file_that_the_data_name_is_read(tmp_path: Path, saves: Callable[[Path, Any], Path], kind: str) -> None:
+    """The library `datasets` would copy the files that a column of images or sounds names into its own."""
+    from pyarrow import parquet
+
+    (tmp_path / "secret").write_text(CANARY)
+    paths = [str(tmp_path / "secret"), str(tmp_path / "nowhere"), "http://127.0.0.1:9/beacon"]
+    text = pyarrow.string()
+    pictures = pyarrow.array(
+        [{"bytes": None, "path": path} for path in paths],
+        pyarrow.struct([("bytes", pyarrow.binary()), ("path", text)]),
+    )
+    table = pyarrow.table({"question": ["a", "b", "c"], "answer": ["x", "y", "z"], "picture": pictures})
+    data = saves(tmp_path / ("data.parquet" if saves is parquet_file else "data"), table)
+    value = {"dtype": "string", "_type": "Value"}
+    features = {"question": value, "answer": value, "picture": {"_type": kind}}
+    if saves is parquet_file:
+        notes = json.dumps({"info": {"features": features}})
+        saves(data, table.replace_schema_metadata({"huggingface": notes, "made by": "a test"}))
+    else:
+        info = json.loads((data / "dataset_info.json").read_bytes())
+        (data / "dataset_info.json").write_text(json.dumps(info | {"features": features}))
+    source = source_of(data)
+    out = written(tmp_path / "out", source)
+    assert loaded(out).column("picture").to_pylist() == pictures.to_pylist()
+    assert CANARY.encode() not in b"".join(part.read_bytes() for part in out.iterdir())
+    assert kind not in (out / "dataset_info.json").read_text()
+    schema = parquet.read_schema(written(tmp_path / "out.parquet", source))
+    assert b"huggingface" not in (schema.metadata or {})
+    assert saves is saved_folder or schema.metadata[b"made by"] == b"a test"
+
+
+def test_a_split_and_its_values_are_kept(tmp_path: Path) -> None:
     import datasets
 
     features = datasets.Features(
@@ -348,7 +381,7 @@ def test_a_split_and_its_features_are_kept(tmp_path: Path) -> None:
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "data"))
     out = written(tmp_path / "out", source_of(tmp_path / "data", split="train"), [1])
     found = datasets.load_from_disk(str(out))
-    assert (found.features, found[:]) == (features, {"question": ["b"], "answer": ["d"], "y": [0]})
+    assert found[:] == {"question": ["b"], "answer": ["d"], "y": [0]}
     assert (
         written(tmp_path / "again", source_of(tmp_path / "data", split="train"), [1]) / "state.json"
     ).read_bytes() == (out / "state.json").read_bytes()
@@ -378,6 +411,42 @@ def test_added_rows_take_the_columns_of_the_data(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=told) as error:
             written(tmp_path / "bad.parquet", source, [2], [added])
         assert CANARY not in str(error.value)
+
+
+@pytest.mark.parametrize("output", ["out.parquet", "out"])
+@pytest.mark.parametrize("depth", [150, 500])
+def test_values_nested_too_deeply_are_told(tmp_path: Path, output: str, depth: int) -> None:
+    deep: Any = 1
+    for _ in range(depth):
+        deep = {"a": deep}
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(lines_of({"question": "q", "answer": "a", "deep": deep}))
+    try:
+        written(tmp_path / output, source_of(data))
+    except DataError as error:
+        assert "cannot be written as" in error.problem
+        assert not (tmp_path / output).exists()
+    else:
+        assert (depth, output) == (150, "out.parquet")
+
+
+@pytest.mark.parametrize("values", [(1, "x"), (2**70, 1)])
+def test_a_column_that_looks_like_text_is_told_by_its_number(tmp_path: Path, values: tuple[Any, Any]) -> None:
+    name = f"My {CANARY} since Monday"
+    data = tmp_path / "data.jsonl"
+    data.write_bytes(lines_of(*({"question": "q", "answer": "a", name: value} for value in values)))
+    with pytest.raises(DataError, match="in column 3") as told:
+        written(tmp_path / "out.parquet", source_of(data))
+    assert CANARY not in str(told.value)
+
+
+def test_names_within_a_column_are_not_told(tmp_path: Path) -> None:
+    table = pyarrow.table({"question": ["a"], "answer": ["b"], "who": [{CANARY: 1}]})
+    source = source_of(parquet_file(tmp_path / "data.parquet", table))
+    for added, column in [({"who": "x"}, "'who' that is no struct"), ({f"My {CANARY}!": 1}, "column 1 that the data")]:
+        with pytest.raises(DataError, match=column) as told:
+            written(tmp_path / "out.parquet", source, [0], [added])
+        assert CANARY not in str(told.value)
 
 
 @pytest.mark.parametrize("saves", [parquet_file, saved_folder])

@@ -47,7 +47,8 @@ def _print(records: Iterable[Mapping[str, Any]]) -> int:
     """How many records were printed, one a line; control characters that a terminal would obey are escaped."""
     n = 0
     with click.open_file("-", "w", encoding="utf-8") as stream:
-        for n, record in enumerate(records, 1):
+        for record in records:
+            n += 1
             line = json.dumps(record, ensure_ascii=False)
             stream.write(re.sub(r"[\x7F-\x9F\uD800-\uDFFF]", lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
     return n
@@ -62,7 +63,8 @@ def _write(run: Run, output: Path, records: Iterable[Mapping[str, Any]]) -> int:
 
     def counted() -> Iterator[Mapping[str, Any]]:
         nonlocal n
-        for n, record in enumerate(records, 1):
+        for record in records:
+            n += 1
             yield record
 
     with placed(output, "jsonl", [Path(origin.path)] if origin else []) as place:

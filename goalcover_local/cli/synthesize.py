@@ -81,7 +81,10 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
 
     A generator writes in the form of the data. Near-duplicates of the data, of each other and of --holdout are refused.
     A discriminator grades the rest in correctness, completeness and faithfulness and ranks them against each other; the
-    run's judge scores the subgoal. What falls short is refined with the criticism, up to --rounds times.
+    run's judge scores the subgoal. What is on its subgoal and falls short in a grade is refined with the criticism, up
+    to --rounds times.
+
+    The same command goes on where it was stopped. A new synthesis replaces the earlier one of that subgoal.
 
     \b
     Example:
@@ -144,11 +147,13 @@ def _synthesize_run(
             commission = _commission(run, found, layout, gap, column, examples, options)
             prepare(commission, generator)
             align = _aligner(run, found, judge, column, failures)
+            _tell_replaced(run, gap.subgoal)
             candidates: list[Candidate] = []
             with progress(f"Writing for {gap.subgoal}", commission.n, "kept samples") as bar:
                 for wave in synthesize(commission, generator, discriminator, align, known, drafts):
+                    if wave:
+                        run.put_candidates(gap.subgoal, wave, start=len(candidates))
                     candidates += wave
-                    run.put_candidates(gap.subgoal, candidates)
                     bar.advance(sum(each.fate == "kept" for each in wave))
             details: dict[str, Any] = {
                 "subgoal": gap.subgoal,
@@ -192,6 +197,13 @@ def _tell_fitness(grader: Card, discriminator: Discriminator) -> None:
     click.echo(f"{grader.name} is not fit to grade: {told}; name another with --discriminator.", err=True)
 
 
+def _tell_replaced(run: Run, subgoal: str) -> None:
+    """Nothing; tells how many samples that were kept before will make room."""
+    n = sum(each.subgoal == subgoal and each.fate == "kept" for each in run.candidates())
+    if n:
+        click.echo(f"{subgoal}: samples kept by an earlier synthesis, which this one replaces: {n}.", err=True)
+
+
 def _commission(
     run: Run,
     found: Results,
@@ -204,12 +216,13 @@ def _commission(
     """What is to be written for a gap: its focuses, topics from the data, and rows of the data that show the form."""
     import numpy as np
 
+    from ..phases.recommend import Surroundings, missing_rows
     from ..phases.synthesize import Commission, topic
-    from ..stats import rows_to_share
 
-    subgoal = found.coverage[column].subgoal
-    n_hits = round(gap.n_support / gap.n_judged * run.n_rows()) if gap.n_judged else 0
-    n = options["n_wanted"] or max(1, rows_to_share(n_hits, run.n_rows(), subgoal.target_share))
+    covered = found.coverage[column]
+    subgoal = covered.subgoal
+    around = Surroundings(run.n_rows(), len(found.positions), n_idle=0, near=())
+    n = options["n_wanted"] or max(1, missing_rows(gap, covered, around))
     order = np.random.default_rng(options["seed"]).permutation(len(found.positions))
     keys = list(dict.fromkeys(run.row_samples(found.positions)[order].tolist()))
     topics = list(dict.fromkeys(topic(sample.input or sample.output) for sample in run.samples(keys[: 8 * n])))

@@ -75,9 +75,13 @@ def write_output(run: Run, output: Output, only: Sequence[str]) -> None:
 
 
 def candidates(run: Run, only: Sequence[str] = ()) -> list[Candidate]:
-    """The candidates of a run for subgoals that its goal still has: for those in `only`, or for all."""
-    wanted = {subgoal.id for subgoal in run.goal().subgoals if not only or subgoal.id in only}
-    return [each for each in run.candidates() if each.subgoal in wanted]
+    """The candidates of a run for subgoals that its goal still has: for those in `only`, or for all.
+
+    What was written for a subgoal before its text was changed is left out: it was never judged for that of now.
+    """
+    now = {subgoal.id: subgoal.digest for subgoal in run.goal().subgoals if not only or subgoal.id in only}
+    found = (each for each in run.candidates() if each.subgoal in now)
+    return [each for each in found if each.provenance.get("subgoal", now[each.subgoal]) == now[each.subgoal]]
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -93,6 +97,7 @@ def as_json(run: Run) -> dict[str, Any]:
             "quality": each.quality,
             "alignment": each.alignment,
             "rank": each.rank,
+            "among": each.among,
             "fate": each.fate,
             "reason": each.reason,
             "feedback": each.feedback,

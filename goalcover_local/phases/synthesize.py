@@ -17,7 +17,7 @@ import numpy as np
 
 from ..answers import JsonForm
 from ..asking import Asker
-from ..discriminator import GROUP, Discriminator
+from ..discriminator import GROUP, Discriminator, group_sizes
 from ..duplicates import Known
 from ..grouping import stems
 from ..questions import Question, load_question
@@ -38,6 +38,9 @@ LONGEST_EXAMPLE = 800
 """Characters of a row that may serve as an example."""
 
 TEMPERATURE = 0.7
+
+_LEAST_OF_CHANCE = 0.5
+"""The rank below which a sample is rejected, as a share of what chance gives each of its group."""
 
 _TOPICS_TOKENS = 100
 
@@ -88,7 +91,6 @@ def synthesize(
     `drafts`, written elsewhere, come first and pass through the same. Samples that are kept become known. The generator
     must have been given its form by `prepare`.
     """
-    commission = replace(commission, topics=topics(commission, generator) or commission.topics)
     n_kept = 0
     waves = [drafts[start : start + WAVE] for start in range(0, len(drafts), WAVE)]
     n_waves = -(-PATIENCE * commission.n // WAVE)
@@ -98,6 +100,8 @@ def synthesize(
         if wave < len(waves):
             first = [_candidate(commission, texts, wave * WAVE + k) for k, texts in enumerate(waves[wave])]
         else:
+            if wave == len(waves):
+                commission = replace(commission, topics=topics(commission, generator) or commission.topics)
             first = _written(commission, generator, wave - len(waves), wave * WAVE)
         beside = Known()
         passed = _passed(commission, discriminator, align, (known, beside), first, wave)
@@ -157,10 +161,11 @@ def topics(commission: Commission, generator: Asker) -> list[str]:
             "topics", [asked], max_tokens=_TOPICS_TOKENS, temperature=TEMPERATURE, seed=commission.seed + turn
         )[0]
         for named in (answer.fields or {}).get("topics", ()):
-            found.setdefault(frozenset(stems(named)), named)
+            if key := frozenset(stems(named)):
+                found.setdefault(key, named)
         if len(found) >= 2 * commission.n:
             break
-    return [named for key, named in found.items() if key]
+    return [*found.values()]
 
 
 def topic(text: str) -> str:
@@ -234,15 +239,26 @@ def _candidate(
     empty = [column for column, text in texts.items() if not text and column not in commission.layout.optional]
     if empty:
         sample = Refusal("synthetic", number + 1, f"{empty[0]!r} is empty")
-    elif provenance and _OF_ITSELF.search(" ".join(texts.values())):
+    elif provenance and _of_itself(commission.subgoal, texts):
         sample = Refusal("synthetic", number + 1, "speaks of itself or of a capability")
-    about = {"gap": commission.subgoal.id, **(provenance or {"generator": "a file"})}
+    about = {
+        "gap": commission.subgoal.id,
+        "subgoal": commission.subgoal.digest,
+        **(provenance or {"generator": "a file"}),
+    }
     if isinstance(sample, Refusal):
         nothing = Sample(identity, "", "", "synthetic", number + 1)
         return Candidate(commission.subgoal.id, row, nothing, number, reason=sample.reason, provenance=about)
     return Candidate(
         commission.subgoal.id, row, replace(sample, id=identity, raw=b""), number, reason="", provenance=about
     )
+
+
+def _of_itself(subgoal: Subgoal, texts: Texts) -> bool:
+    """Whether a sample praises itself to its judge; what its subgoal is about it may speak of."""
+    told = f"{subgoal.name} {subgoal.description}".casefold()
+    said = _OF_ITSELF.findall(" ".join(texts.values()).casefold())
+    return any(each[: len("capabilit")] not in told for each in said)
 
 
 def _passed(
@@ -271,8 +287,9 @@ def _passed(
     grades = discriminator.quality(commission.subgoal, samples)
     values = align(samples) if samples else []
     ranks = discriminator.ranks(commission.subgoal, samples, commission.seed + wave)
-    for place, quality, value, rank in zip(fresh, grades, values, ranks, strict=True):
-        scored = replace(candidates[place], quality=quality, alignment=value, rank=rank)
+    sizes = [0 if rank is None else size for rank, size in zip(ranks, group_sizes(len(samples)), strict=True)]
+    for place, quality, value, rank, among in zip(fresh, grades, values, ranks, sizes, strict=True):
+        scored = replace(candidates[place], quality=quality, alignment=value, rank=rank, among=among)
         reason = _shortcoming(scored, commission.least)
         done[place] = replace(scored, fate="rejected" if reason else "kept", reason=reason)
     return [done[place] for place in range(len(candidates))]
@@ -287,9 +304,17 @@ def _shortcoming(candidate: Candidate, least: float) -> str:
     value, worst = min((value, name) for name, value in scored.items() if value is not None)
     if value < least - 1e-9:
         return f"{worst} {value:.2f} < {least:g}"
-    if candidate.rank is not None and candidate.rank < 0.5 / GROUP:
+    if candidate.rank is not None and _standing(candidate) < _LEAST_OF_CHANCE:
         return f"hardly ever the best of its group ({candidate.rank:.2f})"
     return ""
+
+
+def _standing(candidate: Candidate) -> float:
+    """A candidate's rank in units of chance, so that groups of any size compare: 1 is neither better nor worse.
+
+    That is also what had no group to be ranked in.
+    """
+    return 1.0 if candidate.rank is None else candidate.rank * candidate.among
 
 
 def _refined(
@@ -310,14 +335,18 @@ def _refined(
         {**_of(commission.subgoal), "draft": _draft(each, columns, commission.layout), "criticism": one_line(criticism)}
         for each, criticism in zip(flawed, told, strict=True)
     ]
-    answers = generator.write(
-        "revision", asked, max_tokens=commission.max_tokens, seed=commission.seed + number, batch=WAVE
-    )
+    seed = commission.seed + number
+    answers = generator.write("revision", asked, max_tokens=commission.max_tokens, seed=seed, batch=WAVE)
+    made_by = {
+        "generator": generator.digest,
+        "card": generator.identity.get("card", ""),
+        "prompt": generator.question("revision").digest,
+        "seed": seed,
+    }
     again = []
     for before, criticism, answer in zip(flawed, told, answers, strict=True):
         if answer.fields:
-            about = {**before.provenance, "generator": generator.digest}
-            about["prompt"] = generator.question("revision").digest
+            about = {**before.provenance, **made_by}
             made = _candidate(commission, answer.fields, before.number, about)
             again.append(
                 replace(made, round=number, before=before.sample.digest, feedback=one_line(criticism), provenance=about)
@@ -357,16 +386,12 @@ def _kept(candidates: Sequence[Candidate]) -> list[Sample]:
 
 
 def _enough(found: Sequence[Candidate], n: int) -> list[Candidate]:
-    """The candidates, at most `n` of them kept: those with the best ranks and grades.
-
-    What had no group to be ranked in counts as what is neither better nor worse than its group.
-    """
+    """The candidates, at most `n` of them kept: those with the best ranks, and of equal ones the best grades."""
 
     def worth(place: int) -> tuple[float, float, int]:
         each = found[place]
         grades = [value for value in each.quality.values() if value is not None]
-        rank = 1 / GROUP if each.rank is None else each.rank
-        return -rank, -float(np.mean(grades)) if grades else 0.0, place
+        return -round(_standing(each), 9), -float(np.mean(grades)) if grades else 0.0, place
 
     kept = sorted((place for place, each in enumerate(found) if each.fate == "kept"), key=worth)
     surplus = set(kept[n:])
