@@ -633,7 +633,7 @@ def test_what_was_written_for_a_subgoal_of_another_text_does_not_count(
     with Run.open(run, write=False) as held:
         assert len(held.candidates()) == WAVE and of_now(held) == []
     said = goalcover("mix", run, "-o", "mixed", "--json", "--keep", "any >= 0.2")
-    assert [each["name"] for each in json.loads(said.out)["datasets"]] == ["original", "goal-aligned"]
+    assert [each["name"] for each in json.loads(said.out)["datasets"]] == ["Original", "Goal-aligned"]
     analyze(goalcover, tmp_path / "rows.jsonl", run=str(run))
     with Run.open(run, write=False) as held:
         assert len(of_now(held)) == WAVE, "whoever takes the change back has them again"
