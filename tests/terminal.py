@@ -29,6 +29,7 @@ class Terminal:
         self._process, self._master = pty.fork()
         if self._process == 0:
             try:
+                signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the tests run in the background
                 os.chdir(folder)
                 os.execve(arguments[0], list(arguments), {**environment, "TERM": "xterm"})
             finally:
