@@ -67,7 +67,7 @@ def format_of(file: Path, named: str | None) -> str:
         if any((file / name).is_file() for name in ("dataset_dict.json", "state.json")):
             return "datasets"
         raise DataError(f"{file} is a folder, and not one saved by `datasets`.", "Name one file in it.")
-    found = named or _SUFFIXES.get(Path(file.name.removesuffix(".gz")).suffix.lower())
+    found = named or SUFFIXES.get(Path(file.name.removesuffix(".gz")).suffix.lower())
     if found is None:
         mend = f"Name its format with --format: {', '.join(FORMATS)}."
         raise DataError(f"{file} has a suffix that is not known.", mend)
@@ -351,7 +351,7 @@ def _plain(value: Any) -> Any:
 
 _DECODER = json.JSONDecoder(parse_constant=lambda _: None)
 _BLANKS = re.compile(r"[ \t\r\n]*")
-_SUFFIXES = {
+SUFFIXES = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
     ".json": "json",

@@ -11,16 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import DataError
+from .formats import SUFFIXES
 
-_SUFFIXES = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".parquet": "parquet",
-    "": "datasets",
-}
+_SUFFIXES = {**SUFFIXES, "": "datasets"}
 FORMATS: tuple[str, ...] = tuple(dict.fromkeys(_SUFFIXES.values()))
 """The formats that can be written; "datasets" is a folder."""
 
@@ -50,21 +43,30 @@ def placed(output: Path, kind: str, data: Sequence[Path] = ()) -> Iterator[Place
     folder that holds anything but a saved dataset: then, or where nothing can be written, raises DataError.
     """
     target = output.resolve()
-    with failures_told(output):
-        _refuse(output, target, kind, data)
-        prefix = f".{target.name[:40]}."
-        if kind == "datasets":
-            path = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
-        else:
-            descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=prefix)
-            os.close(descriptor)
-            path = Path(name)
+    path = _begun(output, target, kind, data)
     try:
         yield Place(output, kind, path)
         with failures_told(output):
             _settle(path, target)
     finally:
         _remove(path)
+
+
+def check(output: Path, kind: str, data: Sequence[Path] = ()) -> None:
+    """Nothing; raises DataError where `placed` would, and leaves everything as it was."""
+    _remove(_begun(output, output.resolve(), kind, data))
+
+
+def _begun(output: Path, target: Path, kind: str, data: Sequence[Path]) -> Path:
+    """The file or folder beside an output that is written to before it takes its name."""
+    with failures_told(output):
+        _refuse(output, target, kind, data)
+        prefix = f".{target.name[:40]}."
+        if kind == "datasets":
+            return Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=prefix)
+        os.close(descriptor)
+        return Path(name)
 
 
 @contextmanager

@@ -200,6 +200,11 @@ def load_question(
     return question
 
 
+def one_line(text: str) -> str:
+    """A text on one line, without space at its ends: a question's own lines must not be forged."""
+    return " ".join(text.split())
+
+
 def _order(form: Form) -> Order:
     return "score-first" if form.fields[0] == SCORE else "reason-first"
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from goalcover_local.asking import Asker
 from goalcover_local.engines.base import Prompt
 from goalcover_local.grouping import NAMES, index, parts, shares, stems
-from goalcover_local.phases.analyze import MOST, QUOTATIONS, REMARKS, analyze, one_line
+from goalcover_local.phases.analyze import MOST, QUOTATIONS, REMARKS, analyze
+from goalcover_local.questions import one_line
 from goalcover_local.terms import Coverage, Estimate, Explanation, Gap, MissingCapability, Subgoal, digest_of
 
 SUBGOAL = Subgoal("treatment", "Treatment", "How a disease is treated.", target_share=0.2)

@@ -15,9 +15,9 @@ import goalcover_local
 PACKAGE = "goalcover_local"
 ROOT = Path(goalcover_local.__file__).parent
 FLOORS = (
-    ("", "terms", "errors", "resources", "files", "outputs"),
+    ("", "terms", "errors", "resources", "files"),
     ("stats", "offline", "engines", "columnar"),
-    ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "formats", "writers"),
+    ("answers", "questions", "cards", "weights", "pulling", "converting", "readers", "outputs", "formats", "writers"),
     ("goal_files",),
     ("judges", "canary", "asking"),
     ("scales", "coverage", "overlaps", "trials", "grouping", "duplicates", "discriminator"),

@@ -80,7 +80,8 @@ def analyze_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter
     tell_unfinished(found)
     columns = _columns(found, options["only"])
     values, samples = found.values[found.value], run.row_samples(found.positions)
-    seed = settings(run)["seed"]
+    assessed = settings(run)
+    seed = assessed["seed"]
     low = {column: low_rows(values[:, column], most=None, seed=seed) for column in columns}
     some = {column: low_rows(values[:, column], most=EXPLAINED_PER_SUBGOAL, seed=seed) for column in columns}
     # What is read unless all are comes first, so that its batches are the same however much is read later.
@@ -110,7 +111,7 @@ def analyze_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter
     if n_unexplained and options["explain"]:
         failures["the judge wrote no legal explanation"] += n_unexplained
     details = {
-        **{name: settings(run)[name] for name in ("judge", "goal", "data", "seed", "limit")},
+        **{name: assessed[name] for name in ("judge", "goal", "data", "seed", "limit")},
         "value": found.value,
         "tau": found.tau,
         "rule": found.rule,

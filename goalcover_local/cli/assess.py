@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .judging import Command, Models, judge_options, named_card
+from .refusals import tell_refusals
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from ..store import Origin, Run
     from ..terms import Goal, Refusal, Sample, Subgoal
     from .results import Results
-
-_REFUSALS_SHOWN = 10
 
 
 _OPTIONS = (
@@ -164,7 +163,7 @@ def _take_in(run: Run, layout: Layout, origin: Origin, data: Path) -> None:
         f"{counts.rows + n_refused} rows in, {counts.rows} used ({counts.samples} different), {n_refused} refused.",
         err=True,
     )
-    _tell_refusals(run.refusals())
+    tell_refusals(run.refusals(), "; they are stored with the run.")
 
 
 def _some_usable(rows: Iterator[Sample | Refusal], data: Path) -> Iterator[Sample | Refusal]:
@@ -181,17 +180,10 @@ def _some_usable(rows: Iterator[Sample | Refusal], data: Path) -> Iterator[Sampl
             n_used += 1
         yield row
     if not n_used:
-        _tell_refusals(refused)
+        tell_refusals(refused)
         raise DataError(
             f"No row of {data.name} can be used.", "The reasons are above; mend the file, or name its columns."
         )
-
-
-def _tell_refusals(refusals: Sequence[Refusal]) -> None:
-    for refusal in refusals[:_REFUSALS_SHOWN]:
-        click.echo(f"  refused {refusal.source}:{refusal.line}: {refusal.reason}", err=True)
-    if len(refusals) > _REFUSALS_SHOWN:
-        click.echo(f"  and {len(refusals) - _REFUSALS_SHOWN} more; they are stored with the run.", err=True)
 
 
 def _assess(run: Run, goal: Goal, judge: Judge, card_value: str, options: Mapping[str, Any]) -> bool:

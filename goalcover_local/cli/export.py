@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .table import as_text
 
 if TYPE_CHECKING:
     from ..store import Run
@@ -49,8 +49,7 @@ def _print(records: Iterable[Mapping[str, Any]]) -> int:
     with click.open_file("-", "w", encoding="utf-8") as stream:
         for record in records:
             n += 1
-            line = json.dumps(record, ensure_ascii=False)
-            stream.write(re.sub(r"[\x7F-\x9F\uD800-\uDFFF]", lambda found: f"\\u{ord(found[0]):04x}", line) + "\n")
+            stream.write(as_text(record, indent=None) + "\n")
     return n
 
 
@@ -89,7 +88,7 @@ def _judgements(run: Run) -> Iterator[Mapping[str, Any]]:
 
 
 def _made(run: Run, what: str) -> Iterator[Mapping[str, Any]]:
-    from . import analyze, recommend, synthesize
+    from . import analyze, recommend, written
 
-    as_json = {"gaps": analyze.as_json, "recommendations": recommend.as_json, "candidates": synthesize.as_json}
+    as_json = {"gaps": analyze.as_json, "recommendations": recommend.as_json, "candidates": written.as_json}
     yield from as_json[what](run)[what]

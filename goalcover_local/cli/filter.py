@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..outputs import FORMATS
-from .selecting import chosen, record, rounded, selection_options
+from .selecting import chosen, record, selection_options
 
 if TYPE_CHECKING:
     import numpy as np
@@ -132,11 +132,12 @@ def _reasons(run: Run, choice: Choice) -> Iterator[Mapping[str, Any]]:
 def _subgoals(choice: Choice) -> list[dict[str, Any]]:
     """For each subgoal its mean value, how many rows support it and how many have one: of all, and of those kept."""
     from ..stats import mean_interval, support
+    from .results import number
 
     def told(values: np.ndarray) -> Mapping[str, float | None]:
         n_judged = int((values == values).sum())
         return {
-            "alignment": rounded(mean_interval(values).value),
+            "alignment": number(mean_interval(values).value),
             "support": support(values)[0],
             "n_judged": n_judged,
         }

@@ -165,13 +165,13 @@ def _subgoal_json(found: Results, covered: Coverage) -> dict[str, Any]:
     return {
         "id": covered.subgoal.id,
         "name": covered.subgoal.name,
-        "alignment": {name: _number(estimate.value) for name, estimate in covered.alignment.items()},
+        "alignment": {name: number(estimate.value) for name, estimate in covered.alignment.items()},
         "low": chosen.low,
         "high": chosen.high,
-        "shares": [_number(share) for share in covered.shares],
+        "shares": [number(share) for share in covered.shares],
         "support": {
             "n": covered.n_support,
-            "share": _number(covered.support.value),
+            "share": number(covered.support.value),
             "low": covered.support.low,
             "high": covered.support.high,
         },
@@ -183,7 +183,8 @@ def _subgoal_json(found: Results, covered: Coverage) -> dict[str, Any]:
     }
 
 
-def _number(value: float) -> float | None:
+def number(value: float) -> float | None:
+    """A number for JSON; None where it is missing."""
     return None if np.isnan(value) else round(float(value), 6)
 
 

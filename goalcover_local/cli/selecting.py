@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from .refusals import tell_refusals
+from .verdicts import value_option
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -18,7 +21,6 @@ if TYPE_CHECKING:
     from .results import Results
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_REFUSALS_SHOWN = 10
 
 
 def _rule(_: click.Context, __: click.Parameter, text: str) -> Rule:
@@ -46,6 +48,11 @@ def _by_id(__: click.Context, parameter: click.Parameter, texts: Sequence[str]) 
     return found
 
 
+data_option = click.option(
+    "--data",
+    type=click.Path(path_type=Path, exists=True),
+    help="Where the data are now, if they moved: Parquet and datasets are read from them again.",
+)
 _OPTIONS = (
     click.option(
         "--keep",
@@ -85,16 +92,8 @@ _OPTIONS = (
         metavar="N",
         help="Whatever the rule, keep of each subgoal the best N rows that support it, or all there are.",
     ),
-    click.option(
-        "--value",
-        type=click.Choice(["score", "expectation", "corrected"]),
-        help="Which number stands for a judgement; the assessment's if not given.",
-    ),
-    click.option(
-        "--data",
-        type=click.Path(path_type=Path, exists=True),
-        help="Where the data are now, if they moved: Parquet and datasets are read from them again.",
-    ),
+    value_option,
+    data_option,
 )
 
 
@@ -173,10 +172,7 @@ def _tell_refusals(run: Run) -> None:
         click.echo(
             f"{len(refusals)} rows of the data were refused and are no samples, so they are in no file:", err=True
         )
-    for refusal in refusals[:_REFUSALS_SHOWN]:
-        click.echo(f"  refused {refusal.source}:{refusal.line}: {refusal.reason}", err=True)
-    if len(refusals) > _REFUSALS_SHOWN:
-        click.echo(f"  and {len(refusals) - _REFUSALS_SHOWN} more", err=True)
+    tell_refusals(refusals)
 
 
 def record(folder: Path, kind: str, choice: Choice, details: Mapping[str, Any]) -> bool:
@@ -204,8 +200,3 @@ def record(folder: Path, kind: str, choice: Choice, details: Mapping[str, Any]) 
         return False
     click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     return True
-
-
-def rounded(value: float) -> float | None:
-    """The number for JSON; None where it is missing."""
-    return None if value != value else round(float(value), 6)

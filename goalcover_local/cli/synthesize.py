@@ -11,10 +11,11 @@ import click
 
 from ..outputs import FORMATS
 from .judging import Models, engine_options
+from .refusals import tell_refusals
+from .selecting import data_option
 from .table import as_text
-from .written import as_json as as_json
+from .written import as_json, checked_output, print_candidates, write_output
 from .written import candidates as candidates_of
-from .written import checked_output, print_candidates, write_output
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 SYNTHESIZED = "synthesis ended"
 _LOOKED_AT = 50
 """Rows of a subgoal that are looked at for one that is short enough to be an example."""
-_REFUSALS_SHOWN = 10
 
 
 @click.command("synthesize", short_help="Have samples written for the gaps of a run, and keep what is good.")
@@ -46,11 +46,7 @@ _REFUSALS_SHOWN = 10
     "`datasets`.",
 )
 @click.option("--format", "file_format", type=click.Choice(FORMATS), help="The format, where the name does not tell.")
-@click.option(
-    "--data",
-    type=click.Path(path_type=Path, exists=True),
-    help="Where the data are now, if they moved: Parquet and datasets are read from them again.",
-)
+@data_option
 @click.option("--generator", help="The card of the model that writes; the run's judge if not given.")
 @click.option("--discriminator", help="The card of the model that grades; the generator if not given.")
 @engine_options
@@ -316,7 +312,7 @@ def _holdout(layout: Layout, path: Path | None) -> list[Sample]:
         return []
     rows = list(_read_like(path, layout))
     held = [row for row in rows if isinstance(row, Sample)]
-    _tell_refusals([row for row in rows if not isinstance(row, Sample)])
+    tell_refusals([row for row in rows if not isinstance(row, Sample)])
     if not held:
         raise DataError(
             f"No row of {path.name} can be read as the data were, so nothing would be held out.",
@@ -340,15 +336,8 @@ def _drafts(layout: Layout, path: Path | None) -> list[Mapping[str, str]]:
             drafts.append(texts)
         else:
             refused.append(Refusal(row.source, row.line, unfit))
-    _tell_refusals(refused)
+    tell_refusals(refused)
     return drafts
-
-
-def _tell_refusals(refused: Sequence[Refusal]) -> None:
-    for row in refused[:_REFUSALS_SHOWN]:
-        click.echo(f"  refused {row.source}:{row.line}: {row.reason}", err=True)
-    if len(refused) > _REFUSALS_SHOWN:
-        click.echo(f"  and {len(refused) - _REFUSALS_SHOWN} more", err=True)
 
 
 def _aligner(

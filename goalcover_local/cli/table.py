@@ -25,7 +25,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, right: 
     console.print(table)
 
 
-def as_text(value: Any) -> str:
-    """A value as indented JSON; control characters that a terminal would obey are escaped."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
+def as_text(value: Any, indent: int | None = 2) -> str:
+    """A value as JSON, on one line without `indent`; control characters that a terminal would obey are escaped."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
     return re.sub(r"[\x7F-\x9F\uD800-\uDFFF]", lambda found: f"\\u{ord(found[0]):04x}", text)

@@ -9,14 +9,14 @@ import click
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_RULE = click.option(
+rule_option = click.option(
     "--rule",
     type=click.Choice(["support", "mean"]),
     default="support",
     show_default=True,
     help="What makes a gap: too few supporting rows, or the paper's mean below tau.",
 )
-_VALUE = click.option(
+value_option = click.option(
     "--value",
     type=click.Choice(["score", "expectation", "corrected"]),
     help="Which number stands for a judgement; the assessment's if not given.",
@@ -28,11 +28,6 @@ _TAU = click.option(
 )
 
 
-def rule_option(command: Command) -> Command:
-    """The command with the option that names the verdict's rule."""
-    return _RULE(command)
-
-
 def verdict_options(command: Command) -> Command:
     """The command with every option that makes a verdict."""
-    return _VALUE(_TAU(_RULE(command)))
+    return value_option(_TAU(rule_option(command)))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +19,6 @@ if TYPE_CHECKING:
     from .results import Results
 
 _REASONS_SHOWN = 8
-
-
-class _Writable(Exception):
-    """Nothing speaks against a place; raised so that it is left as it was."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +37,7 @@ def checked_output(run: Run, origin: Origin, layout: Layout, options: Mapping[st
     Raises DataError if nothing can be written there, if it would take the place of a file that is read or of a run's
     own, or if the original is needed for its types and is not as it was.
     """
-    from ..outputs import format_of, placed
+    from ..outputs import check, format_of
     from ..writers import Source
 
     output: Path | None = options["output"]
@@ -54,10 +49,9 @@ def checked_output(run: Run, origin: Origin, layout: Layout, options: Mapping[st
     data: Path = options["data"] or Path(origin.path)
     source = Source(run.rows, layout, data, origin.content)
     others = [data, Path(origin.path), *(options[name] for name in ("holdout", "drafts") if options[name])]
-    with suppress(_Writable), placed(output, kind, others):
-        if {kind, layout.format} <= {"parquet", "datasets"} and source.original:
-            click.echo(f"Types of columns are taken from {data}.", err=True)
-        raise _Writable
+    check(output, kind, others)
+    if {kind, layout.format} <= {"parquet", "datasets"} and source.original:
+        click.echo(f"Types of columns are taken from {data}.", err=True)
     return Output(output, kind, source, others)
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..asking import Asker
 from ..grouping import NAMES, alike, index, parts, shares, themes
+from ..questions import one_line
 from ..terms import Coverage, Explanation, Gap, MissingCapability, Subgoal
 
 REMARKS = 8
@@ -72,11 +73,6 @@ def analyze(
         missing=_evident(named["missing"], remarks, said["missing"]),
         instead=_evident(named["instead"], remarks, said["instead"]),
     )
-
-
-def one_line(text: str) -> str:
-    """A text on one line, without space at its ends."""
-    return " ".join(text.split())
 
 
 def _distinct(explanations: Sequence[Explanation], low: Mapping[str, int]) -> list[_Remark]:

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Literal
 
 from ..asking import Asker
-from ..questions import read_lines
+from ..questions import one_line, read_lines
 from ..resources import shipped
 from ..terms import STEPS, Checks, Exchange, Finding, Goal, Repair, Subgoal, digest_of
 from .decompose import (
@@ -25,7 +25,6 @@ from .decompose import (
     items,
     key,
     listed,
-    one_line,
     propose,
     repair,
     sentences,

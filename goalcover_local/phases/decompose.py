@@ -10,6 +10,7 @@ from itertools import combinations
 from ..asking import Asker
 from ..errors import EngineError
 from ..goal_files.reading import slug
+from ..questions import one_line
 from ..terms import CONSTRAINTS, Constraint, Finding, Outcome, Repair, Subgoal, digest_of
 
 MOST = 10
@@ -308,11 +309,6 @@ def _asking_for_capabilities(asker: Asker, statements: Sequence[str]) -> list[st
 
 def _stated(subgoal: Subgoal) -> str:
     return f"{one_line(subgoal.name)}: {one_line(subgoal.description)}"
-
-
-def one_line(text: str) -> str:
-    """A text on one line: a question's own lines must not be forged."""
-    return " ".join(text.split())
 
 
 def _names(names: Sequence[str]) -> list[str]:

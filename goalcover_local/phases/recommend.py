@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from .. import stats
 from ..asking import Asker
 from ..grouping import alike
+from ..questions import one_line
 from ..terms import Action, Coverage, Gap, Recommendation
-from .analyze import one_line
 
 NAMED = 4
 """How many missing capabilities a recommendation names."""

@@ -20,10 +20,9 @@ from ..asking import Asker
 from ..discriminator import GROUP, Discriminator, group_sizes
 from ..duplicates import Known
 from ..grouping import stems
-from ..questions import Question, load_question
+from ..questions import Question, load_question, one_line
 from ..readers import Layout, new_row, sample_of, written_columns
 from ..terms import SUPPORT_AT, Candidate, Refusal, Sample, Subgoal, digest_of
-from .analyze import one_line
 
 WAVE = 2 * GROUP
 """Samples written between two moments at which they are stored."""
@@ -196,13 +195,13 @@ def _recast(example: Mapping[str, Any], columns: Sequence[str], layout: Layout) 
 
 def _written(commission: Commission, generator: Asker, wave: int, first: int) -> list[Candidate]:
     """A wave of new samples; what the generator failed to write is left out and counted by it."""
-    focuses, topics = commission.focuses or [commission.subgoal.name], commission.topics or ["any"]
+    focuses, subjects = commission.focuses or [commission.subgoal.name], commission.topics or ["any"]
     places = range(wave * WAVE, (wave + 1) * WAVE)
     asked = [
         {
             **_of(commission.subgoal),
             "focus": focuses[place % len(focuses)],
-            "topic": topics[place % len(topics)],
+            "topic": subjects[place % len(subjects)],
         }
         for place in places
     ]
