@@ -1,11 +1,11 @@
-"""Where the data that ships with the package lies: `grammars/`, `models/` and `goals/`, in a wheel or a checkout."""
+"""Where the data that ships lies: `grammars/`, `models/`, `goals/` and `studies/`, in a wheel or a checkout."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-Shipped = Literal["grammars", "models", "goals"]
+Shipped = Literal["grammars", "models", "goals", "studies"]
 
 
 def shipped(name: Shipped) -> Path:

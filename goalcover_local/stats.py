@@ -8,6 +8,7 @@ from scipy import stats as distributions
 from .terms import ANCHORS, SUPPORT_AT, Estimate, Verdict
 
 CONFIDENCE = 0.95
+WEAK, STRONG = 0.4, 0.8
 
 
 def scores(probabilities: np.ndarray) -> np.ndarray:
@@ -53,11 +54,63 @@ def share_interval(n_hits: int, n: int) -> Estimate:
     return Estimate(n_hits / n, float(interval.low), float(interval.high), n)
 
 
+_PSEUDO_ERROR = 2.0
+"""Squared error that a judge is charged beside what the labels show: a few labels without one prove little."""
+
+
+def prediction_powered(judged: np.ndarray, labelled_judged: np.ndarray, labels: np.ndarray) -> Estimate:
+    """The mean of labels over all rows, from few rows with a label and many with a judge's value, with its interval.
+
+    `judged` (n_rows,) are the judge's values of the rows without a label, `labelled_judged` (n_labels,) those of the
+    rows with one; values and labels are in [0, 1], and pairs with a NaN are left out. Labelled rows must be drawn at
+    random, and their values must come from a judge that did not learn from their labels. The judge's mean over the
+    rows is corrected by its error on the labels, and counts by as much as it explains, down to nothing. The 95%
+    interval is the exact one of a share seen in as many labels as the estimate is worth: it never has width zero, and
+    without a useful judge it is that of the labels alone. `n` counts rows with and without a label.
+    Sources: Angelopoulos, Duchi and Zrnic, PPI++ (2023, arXiv 2311.01453), for the estimate and the judge's weight;
+    Korn and Graubard (1998), for the exact interval at an effective size.
+    """
+    there = ~(np.isnan(labelled_judged) | np.isnan(labels))
+    f, y, others = labelled_judged[there], labels[there], judged[~np.isnan(judged)]
+    n, n_others = len(y), len(others)
+    if n < 2:
+        return Estimate(float(y.mean()) if n else float("nan"), 0.0, 1.0, n + n_others)
+    away, spread = f - f.mean(), float(np.concatenate([f, others]).var())
+    weight = 0.0
+    if n_others and spread > 0:
+        weight = float(np.clip((away @ (y - y.mean())) / n / spread / (1 + n / n_others), 0, 1))
+    mean = float(y.mean())
+    value = float(np.clip(mean + (weight * (others.mean() - f.mean()) if weight else 0.0), 0, 1))
+    errors = y - mean - weight * away
+    # Shares of the variance that as many yes-or-no labels of this mean would have: what is left, and what is explained.
+    most = n * mean * (1 - mean) + _PSEUDO_ERROR
+    left = (float(errors @ errors) + _PSEUDO_ERROR) / most
+    explained = weight**2 * spread * n / most
+    size = 1 / (left / n + (explained / n_others if n_others else 0.0))
+    return Estimate(value, *_exact_interval(value * size, size), n + n_others)
+
+
+def _exact_interval(n_hits: float, n: float) -> tuple[float, float]:
+    """The interval of a share by Clopper and Pearson (1934), for counts that need not be whole."""
+    tail, n_misses = (1 - CONFIDENCE) / 2, n - n_hits
+    low = float(distributions.beta.ppf(tail, n_hits, n_misses + 1)) if n_hits > 0 else 0.0
+    high = float(distributions.beta.ppf(1 - tail, n_hits + 1, n_misses)) if n_misses > 0 else 1.0
+    return low, high
+
+
 def support(values: np.ndarray) -> tuple[int, Estimate]:
     """How many values reach 0.6, and their share among those that are not missing."""
     values = values[~np.isnan(values)]
     hits = int((values >= SUPPORT_AT - 1e-9).sum())
     return hits, share_interval(hits, len(values))
+
+
+def graded_support(values: np.ndarray) -> np.ndarray:
+    """How far each value supports, in [0, 1]: 0 up to the anchor 0.4 (weak), half at 0.6, 1 from 0.8 on (strong).
+
+    It is the step at 0.6 made smooth, so that a mean does not hang on the few rows that lie close to it. NaN stays NaN.
+    """
+    return np.clip((values - WEAK) / (STRONG - WEAK), 0.0, 1.0)
 
 
 def verdict(share: Estimate, target_share: float) -> Verdict:

@@ -32,6 +32,7 @@ from .records import (
     insert_sample,
     insert_subgoals,
 )
+from .resampling import drawn
 from .terms import (
     Candidate,
     Exchange,
@@ -75,16 +76,6 @@ class Judged(NamedTuple):
     """(n_samples, n_subgoals, 6), of the anchors ascending; NaN where there are none."""
     failed: npt.NDArray[np.bool_]
     """(n_samples, n_subgoals): the judge was asked and did not answer."""
-
-
-def drawn(n_rows: int, seed: int, limit: int | None = None) -> Keys:
-    """The first `limit` of `n_rows` positions, or all, in an order fixed by `seed`: (n,), counted from 0.
-
-    A smaller limit draws a part of what a larger one draws. Only the generator's raw numbers are used, which numpy
-    keeps the same from version to version.
-    """
-    order = np.argsort(np.random.PCG64(seed).random_raw(n_rows), kind="stable")
-    return order[:limit].astype(np.int64)
 
 
 class Run:
@@ -234,7 +225,11 @@ class Run:
 
     def permutation(self, seed: int, limit: int | None = None) -> Keys:
         """The distinct samples of the rows drawn, (n_samples,), in the order in which the draw meets them."""
-        samples, first = np.unique(self.row_samples(self.draw(seed, limit)), return_index=True)
+        return self.distinct(self.draw(seed, limit))
+
+    def distinct(self, positions: Keys) -> Keys:
+        """The distinct samples in the rows at these positions, (n_samples,), in the order in which they are met."""
+        samples, first = np.unique(self.row_samples(positions), return_index=True)
         return samples[np.argsort(first, kind="stable")]
 
     def put_samples(self, samples: Iterable[Sample]) -> Keys:

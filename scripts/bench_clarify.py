@@ -92,12 +92,12 @@ def planted(asker) -> None:
 
 
 def goals(asker) -> None:
-    """The decompositions of four goals, by the answers in scripts/clarify."""
+    """The decompositions of four goals, by the answers in studies/answers."""
     from goalcover_local.goal_files.reading import read_answers
     from goalcover_local.phases.clarify import advance, answered, begin
 
     for name, goal in GOALS.items():
-        exchanges, _ = read_answers(HERE / f"{name}.toml")
+        exchanges, _ = read_answers(HERE.parents[1] / "studies" / "answers" / f"{name}.toml")
         waiting = {exchange.aspect: exchange.answer for exchange in exchanges}
         draft, started = begin(goal), time.perf_counter()
         while draft.stage != "settling":

@@ -19,8 +19,9 @@ from goalcover_local import __version__
 from goalcover_local.cli.main import COMMANDS, main
 from goalcover_local.engines.base import Prompt
 from goalcover_local.questions import load_question
+from goalcover_local.resampling import drawn
 from goalcover_local.scales import reference_samples, reference_subgoals
-from goalcover_local.store import Run, drawn
+from goalcover_local.store import Run
 
 N_REFERENCE_SAMPLES = len(reference_samples())
 N_ASKED_OF_EACH = 2 + len(reference_subgoals())

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from goalcover_local.coverage import coverage, values
+from goalcover_local.calibration import Calibration, HumanLabels
+from goalcover_local.coverage import LEAST_RANDOM_LABELS, combined, coverage, values
 from goalcover_local.scales import Scale
 from goalcover_local.terms import ANCHORS, Coverage, Goal, Subgoal, Value
 
@@ -148,3 +149,108 @@ def test_without_any_reference_a_sample_has_no_corrected_value() -> None:
     assert np.isnan(corrected).tolist() == [False, True]
     no_bias_known = values(probabilities, reference, np.full(1, NAN), SCALE)
     assert np.isnan(no_bias_known["corrected"]).all() and not np.isnan(no_bias_known["score"]).any()
+
+
+# Calibrated values and people's labels
+
+STEEP = Calibration((0.2, 0.8), (0.0, 1.0), "j", "g", "expectation", 40, 0.8, 0.1, 0.3)
+
+
+def labelled(n: int, n_labels: int, *, random: bool = True, label: float = 1.0) -> HumanLabels:
+    """The labels of the first rows of one subgoal, all alike; maps that did not see them say the same."""
+    said = np.full((n, 1), NAN)
+    said[:n_labels] = label
+    return HumanLabels(said, np.full((n, 1), random), said.copy())
+
+
+def by_labels(column: np.ndarray, labels: HumanLabels | None, **more: object) -> Coverage:
+    failed = np.zeros(column.shape, dtype=bool)
+    found = coverage(GOAL, {"calibrated": column}, failed, value="calibrated", labels=labels, **more)  # type: ignore[arg-type]
+    return found[0]
+
+
+def test_a_calibration_adds_its_value_where_its_source_is() -> None:
+    probabilities, reference = judged(1.0, NAN)[:, None], judged(0.0, 0.0)[:, None]
+    found = values(probabilities, reference, np.zeros(1), None, STEEP)
+    np.testing.assert_array_equal(found["calibrated"], STEEP.apply(found["expectation"]))
+    assert np.isnan(found["calibrated"]).tolist() == [[False], [True]]
+    of_corrected = Calibration((0.2, 0.8), (0.0, 1.0), "j", "g", "corrected", 40, 0.8, 0.1, 0.3)
+    assert set(values(probabilities, reference, np.zeros(1), None, of_corrected)) == {"score", "expectation"}
+
+
+def test_the_verdict_follows_the_labels_and_the_count_the_judge() -> None:
+    """The judge sees support nowhere, but of 30 rows drawn at random people find it in every second."""
+    column = np.zeros((300, 1))
+    labels = labelled(300, 30)
+    labels.values[:30:2] = 0.0
+    labels.blind[:30] = 0.0
+    found = by_labels(column, labels)
+    assert (found.n_support, found.n_judged, found.verdict) == (0, 300, "covered")
+    assert found.support.value == pytest.approx(0.5) and found.support.low > 0.2
+    assert by_labels(column, None).verdict == "gap"
+    assert by_labels(column, labels, rule="mean").verdict == "gap"
+
+
+def test_labels_count_for_the_calibrated_value_alone() -> None:
+    column = np.zeros((300, 1))
+    found = coverage(GOAL, {"score": column, "calibrated": column}, column > 1, value="score", labels=labelled(300, 30))
+    assert (found[0].support.value, found[0].verdict) == (0.0, "gap")
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [labelled(300, LEAST_RANDOM_LABELS - 1), labelled(300, 100, random=False)],
+    ids=["too few", "none drawn at random"],
+)
+def test_an_interval_needs_random_labels(labels: HumanLabels) -> None:
+    column = np.zeros((300, 1))
+    assert by_labels(column, labels) == by_labels(column, None)
+    assert by_labels(column, labelled(300, LEAST_RANDOM_LABELS)).support.value == 1.0
+
+
+def test_a_judge_that_knows_narrows_the_interval() -> None:
+    """Calibrated values that never reach 0.6 still tell of the labels."""
+    truth = (np.arange(600) % 4 == 0).astype(float)[:, None]
+    there = np.arange(600)[:, None] < 60
+    knows, guesses = (
+        by_labels(said, HumanLabels(np.where(there, truth, NAN), np.ones((600, 1), dtype=bool), said))
+        for said in (0.5 * truth, np.full((600, 1), 0.1))
+    )
+    assert knows.n_support == 0
+    assert knows.support.value == pytest.approx(0.25, abs=0.01)
+    assert knows.support.high - knows.support.low < 0.9 * (guesses.support.high - guesses.support.low)
+
+
+def test_labelled_rows_are_taken_as_maps_saw_them_that_did_not_see_their_labels() -> None:
+    """Where the map has learnt its labels by heart and is worth nothing elsewhere, the interval is not narrower."""
+    random = np.random.default_rng(0)
+    truth, noise = (random.random((400, 1)) < 0.5).astype(float), random.random((400, 1))
+    there = np.arange(400)[:, None] < 80
+    by_heart = np.where(there, truth, noise)
+    found, flattered = (
+        by_labels(by_heart, HumanLabels(np.where(there, truth, NAN), np.ones((400, 1), dtype=bool), blind)).support
+        for blind in (noise, by_heart)
+    )
+    assert found.high - found.low > 1.1 * (flattered.high - flattered.low)
+
+
+# Panels
+
+
+def test_a_panel_is_the_mean_or_median_of_those_that_answered() -> None:
+    panel = [{"score": np.array([[a], [b]])} for a, b in ((0.0, NAN), (0.2, NAN), (1.0, NAN))]
+    assert combined(panel, "mean")["score"][0, 0] == pytest.approx(0.4)
+    assert combined(panel, "median")["score"][0, 0] == pytest.approx(0.2)
+    assert np.isnan(combined(panel, "mean")["score"][1, 0])
+    panel[0]["score"][1, 0] = 0.7
+    assert combined(panel, "mean")["score"][1, 0] == 0.7
+
+
+def test_a_panel_has_the_values_that_all_its_judges_have() -> None:
+    one, other = {"score": np.zeros((1, 1)), "corrected": np.zeros((1, 1))}, {"score": np.ones((1, 1))}
+    assert set(combined([one, other], "mean")) == set(combined([other, one], "median")) == {"score"}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_panel_of_which_none_answered_warns_of_nothing() -> None:
+    assert np.isnan(combined([{"score": np.full((2, 2), NAN)}] * 2, "median")["score"]).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats as distributions
 
 from goalcover_local import stats
 from goalcover_local.terms import ANCHORS, Estimate, Judgement
@@ -122,3 +123,86 @@ def test_the_verdict_asks_where_the_whole_interval_lies() -> None:
 
 def test_no_row_decides_nothing() -> None:
     assert stats.verdict(stats.support(np.array([NAN, NAN]))[1], 0.05) == "undecided"
+
+
+# Prediction-powered estimates
+
+NOBODY = np.empty(0)
+JUDGES = {
+    "perfect": lambda random, labels: labels,
+    "good": lambda random, labels: 1 / (1 + np.exp(1.5 - 3 * labels - random.normal(size=len(labels)))),
+    "biased": lambda random, labels: np.clip(0.35 + 0.5 * labels + 0.15 * random.normal(size=len(labels)), 0, 1),
+    "inverted": lambda random, labels: np.clip(0.7 - 0.4 * labels + 0.15 * random.normal(size=len(labels)), 0, 1),
+    "useless": lambda random, labels: random.random(len(labels)),
+}
+"""Judges by what they say of rows with these labels."""
+
+
+def powered(judge: str, share: float, n: int, n_others: int, seed: int) -> tuple[Estimate, Estimate]:
+    """The estimate of a share by labels and judge, and by the labels alone, from rows drawn at random."""
+    random = np.random.default_rng(seed)
+    labels = (random.random(n + n_others) < share).astype(float)
+    said = JUDGES[judge](random, labels)
+    alone = stats.prediction_powered(NOBODY, said[:n], labels[:n])
+    return stats.prediction_powered(said[n:], said[:n], labels[:n]), alone
+
+
+@pytest.mark.parametrize("judge", JUDGES)
+@pytest.mark.parametrize(("n", "share"), [(20, 0.02), (26, 0.02), (50, 0.1), (100, 0.5), (200, 0.9)])
+def test_the_powered_interval_holds_whatever_the_judge(judge: str, n: int, share: float) -> None:
+    found = [powered(judge, share, n, 400, seed)[0] for seed in range(250)]
+    assert np.mean([each.low <= share <= each.high for each in found]) >= 0.93
+
+
+def test_a_good_judge_narrows_the_interval_and_a_useless_one_costs_nothing() -> None:
+    for judge, least, most in (("perfect", 0.2, 0.6), ("good", 0.4, 0.8), ("useless", 0.95, 1.02), ("inverted", 1, 1)):
+        pairs = [powered(judge, 0.3, 100, 2000, seed) for seed in range(40)]
+        ratio = np.mean([(each.high - each.low) / (alone.high - alone.low) for each, alone in pairs])
+        assert least - 1e-9 <= ratio <= most + 1e-9, (judge, ratio)
+
+
+def test_the_estimate_is_not_drawn_to_a_judge_that_is_wrong() -> None:
+    """This judge's own mean is 0.5 where a tenth of the rows have the label."""
+    found = [powered("biased", 0.1, 60, 1000, seed)[0].value for seed in range(100)]
+    assert np.mean(found) == pytest.approx(0.1, abs=0.02)
+
+
+@given(n=st.integers(2, 60), data=st.data())
+def test_without_other_rows_it_is_the_exact_interval_of_the_labels(n: int, data: st.DataObject) -> None:
+    hits = data.draw(st.integers(0, n))
+    labels = np.array([1.0] * hits + [0.0] * (n - hits))
+    found = stats.prediction_powered(NOBODY, np.linspace(0, 1, n), labels)
+    exact = distributions.binomtest(hits, n).proportion_ci(0.95, method="exact")
+    assert (found.value, found.n) == (pytest.approx(hits / n), n)
+    assert (found.low, found.high) == (pytest.approx(exact.low, abs=1e-9), pytest.approx(exact.high, abs=1e-9))
+
+
+@given(
+    pairs=st.lists(st.tuples(UNIT | st.just(NAN), UNIT | st.just(NAN)), max_size=30),
+    judged=VALUES,
+    seed=st.integers(0, 9),
+)
+def test_it_lies_in_its_interval_which_is_never_a_point(
+    pairs: list[tuple[float, float]], judged: np.ndarray, seed: int
+) -> None:
+    said, labels = np.array(pairs, dtype=float).reshape(-1, 2).T
+    found = stats.prediction_powered(judged, said, labels)
+    assert 0 <= found.low < found.high <= 1
+    assert found.high - found.low > 0.01
+    there = ~(np.isnan(said) | np.isnan(labels))
+    assert found.n == there.sum() + (~np.isnan(judged)).sum()
+    if there.any():
+        assert found.low - 1e-9 <= found.value <= found.high + 1e-9
+    else:
+        assert np.isnan(found.value) and (found.low, found.high) == (0, 1)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    shuffled = stats.prediction_powered(judged[::-1], said[order], labels[order])
+    assert (shuffled.low, shuffled.high) == (pytest.approx(found.low, abs=1e-6), pytest.approx(found.high, abs=1e-6))
+
+
+def test_the_weight_of_the_judge_is_that_of_the_source() -> None:
+    """By hand: labels 1 1 0 0 judged 0.8 0.6 0.4 0.2, a covariance of 0.1; others' mean is higher by 0.25."""
+    said, labels, others = np.array([0.8, 0.6, 0.4, 0.2]), np.array([1.0, 1, 0, 0]), np.array([1.0, 1, 1, 0] * 10)
+    weight = 0.1 / np.concatenate([said, others]).var() / (1 + 4 / 40)
+    assert 0.4 < weight < 0.6
+    assert stats.prediction_powered(others, said, labels).value == pytest.approx(0.5 + weight * 0.25)

@@ -72,19 +72,22 @@ def _write(run: Run, output: Path, records: Iterable[Mapping[str, Any]]) -> int:
 
 
 def _judgements(run: Run) -> Iterator[Mapping[str, Any]]:
-    import numpy as np
-
-    from .results import results
+    """The judgements of the rows drawn; of a panel each judge's, one judge after the other, with its digest."""
+    from .results import results, values_of
 
     found = results(run)
-    row_of = {int(position): row for row, position in enumerate(found.positions)}
-    column_of = {subgoal.id: column for column, subgoal in enumerate(found.goal.subgoals)}
-    corrected = found.values.get("corrected")
-    for record in run.export(found.judge, found.positions):
-        if corrected is not None:
-            value = corrected[row_of[record["row"]], column_of[record["subgoal"]]]
-            record["corrected"] = None if np.isnan(value) else float(value)
-        yield record
+    columns = {subgoal.id: column for column, subgoal in enumerate(found.goal.subgoals)}
+    rows = {int(position): row for row, position in enumerate(found.positions)}
+    samples = run.row_samples(found.positions)
+    for judge in found.judges:
+        values = values_of(run, found.goal, judge, samples)[2] if found.panel else found.values
+        more = [name for name in ("corrected", "calibrated") if name in values]
+        for record in run.export(judge, found.positions):
+            cell = rows[record["row"]], columns[record["subgoal"]]
+            for name in more:
+                value = float(values[name][cell])
+                record[name] = None if value != value else value
+            yield {**record, "judge": judge} if found.panel else record
 
 
 def _made(run: Run, what: str) -> Iterator[Mapping[str, Any]]:

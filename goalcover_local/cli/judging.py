@@ -19,6 +19,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _JUDGE = click.option(
     "--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given."
 )
+_JUDGES = (
+    click.option(
+        "--judge",
+        "card_names",
+        multiple=True,
+        help="A judge's card (see `goalcover models list`); the embedded one if not given. More than once: a panel.",
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(["mean", "median"]),
+        default="mean",
+        show_default=True,
+        help="How a panel's values become one.",
+    ),
+)
 _ENGINE = (
     click.option(
         "--engine",
@@ -64,11 +79,25 @@ def judge_options(command: Command) -> Command:
     return model_options(command)
 
 
+def panel_options(command: Command) -> Command:
+    """The command with the options that name one judge of alignment or several, and how they are asked."""
+    for option in reversed((*_JUDGES, engine_options, *_ALIGNMENT)):
+        command = option(command)
+    return command
+
+
 def named_card(options: Mapping[str, Any]) -> Card:
     """The card that the options name."""
     from ..cards import DEFAULT_CARD, load_card
 
     return load_card(options["card_name"] or DEFAULT_CARD)
+
+
+def named_cards(options: Mapping[str, Any]) -> list[Card]:
+    """The cards that the options name, each once."""
+    from ..cards import DEFAULT_CARD, load_card
+
+    return [load_card(name) for name in dict.fromkeys(options["card_names"] or (DEFAULT_CARD,))]
 
 
 def placed(options: Mapping[str, Any]) -> dict[str, Any]:

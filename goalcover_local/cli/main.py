@@ -25,6 +25,10 @@ COMMANDS: Mapping[str, str] = {
     "mix": "Write the original, goal-aligned and synthetic datasets to train on.",
     "status": "Say how far a run has come, and what comes next.",
     "show": "Print a run's coverage table.",
+    "validate": "Remove what teaches a capability, and see whether a judge notices.",
+    "ablate": "Validate with one part left out at a time, to see what it is worth.",
+    "agree": "Compare judges with each other and with people's labels, and probe their biases.",
+    "calibrate": "Fit a judge's values to people's labels, for intervals that hold.",
     "export": "Write what a run holds, one JSON object a line.",
     "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
 }

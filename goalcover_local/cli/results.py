@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from ..coverage import Rule, coverage, values
+from ..calibration import Calibration
+from ..coverage import Aggregate, Rule, calibrated, combined, coverage, values
 from ..errors import StoreError
 from ..scales import Scale, evidence, reference_digest, reference_samples, reference_subgoals, subgoal_bias
 from ..store import Judged, Keys, Run
 from ..terms import Coverage, Goal, Value
+from . import calibrations
 from .progress import duration
 from .table import print_table
 
@@ -23,8 +25,22 @@ ANALYZED = "analysis ended"
 
 
 @dataclass(frozen=True)
+class Member:
+    """One judge of a panel: its digest, what there is to know of it, and the coverage that its own values give."""
+
+    judge: str
+    identity: Mapping[str, Any]
+    value: Value
+    coverage: Sequence[Coverage]
+
+
+@dataclass(frozen=True)
 class Results:
-    """A run's latest assessment: its settings, its values per row and subgoal, and the coverage they give."""
+    """A run's latest assessment: its settings, its values per row and subgoal, and the coverage they give.
+
+    Where several judges assessed, `panel` are their digests and `judge` is the first of them; `values` are then the
+    `aggregate` of theirs, `members` has what each said by itself, and `agreement`, which is of one judge, is None.
+    """
 
     goal: Goal
     judge: str
@@ -37,6 +53,15 @@ class Results:
     coverage: Sequence[Coverage]
     n_truncated: int
     agreement: float | None
+    calibration: Calibration | None = None
+    panel: tuple[str, ...] = ()
+    aggregate: Aggregate = "mean"
+    members: Sequence[Member] = ()
+
+    @property
+    def judges(self) -> Sequence[str]:
+        """The digests of all judges that assessed, one or a panel."""
+        return self.panel or (self.judge,)
 
 
 def latest(run: Run, kind: str) -> Mapping[str, Any] | None:
@@ -60,32 +85,65 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
     """The results of the run's latest assessment, over the rows it drew. Raises StoreError if there is none."""
     told = settings(run)
     goal, judge = run.goal(), str(told["judge"])
-    positions = run.draw(told["seed"], told["limit"] or None)
-    judged, scale, found = values_of(run, goal, judge, run.row_samples(positions))
+    panel: tuple[str, ...] = tuple(told.get("panel", ()))
+    aggregate: Aggregate = told.get("aggregate", "mean")
+    positions = (
+        np.array(told["rows"], dtype=np.int64) if "rows" in told else run.draw(told["seed"], told["limit"] or None)
+    )
+    samples = run.row_samples(positions)
+    said = [_said(run, goal, each, samples) for each in panel or (judge,)]
+    failed = np.logical_and.reduce([judged.failed for judged, _, _ in said])
+    held = calibrations.kept(run, calibrations.judge_of(judge, panel, aggregate), goal.digest)
+    found = said[0][2] if len(said) == 1 else combined([each for _, _, each in said], aggregate)
+    found = calibrated(found, held.calibration if held else None)
     chosen: Value = value or told["value"]
-    if chosen not in found:
-        raise StoreError(
-            f"This run has no {chosen} values.",
-            f"Choose one of {', '.join(sorted(found))} with --value, or assess again.",
-        )
+    _refuse_absent(run, chosen, found)
     limit = float(told["tau"]) if tau is None else tau
+    labels = held.of_rows(positions, len(goal.subgoals)) if held else None
+    own: Value = held.calibration.source if held and chosen == "calibrated" else chosen
+    judges = run.judges()
     return Results(
         goal=goal,
         judge=judge,
-        identity=run.judges()[judge],
+        identity=judges[judge],
         value=chosen,
         rule=rule,
         tau=limit,
         positions=positions,
         values=found,
-        coverage=coverage(goal, found, judged.failed, value=chosen, tau=limit, rule=rule),
-        n_truncated=len(run.truncations(judge)),
-        agreement=scale.agreement if scale else None,
+        coverage=coverage(goal, found, failed, value=chosen, tau=limit, rule=rule, labels=labels),
+        n_truncated=len({sample for each in panel or (judge,) for sample in run.truncations(each)}),
+        agreement=said[0][1].agreement if said[0][1] and not panel else None,
+        calibration=held.calibration if held else None,
+        panel=panel,
+        aggregate=aggregate,
+        members=[
+            Member(each, judges[each], own, coverage(goal, its, judged.failed, value=own, tau=limit, rule=rule))
+            for each, (judged, _, its) in zip(panel, said, strict=False)
+        ],
     )
+
+
+def _refuse_absent(run: Run, chosen: Value, found: Mapping[str, np.ndarray]) -> None:
+    """Raises StoreError if a run has no values of the kind chosen."""
+    if chosen in found:
+        return
+    mend = f"Choose one of {', '.join(sorted(found))} with --value, or assess again."
+    if chosen == "calibrated":
+        folder = shlex.quote(str(run.folder))
+        mend = f"Label rows and run `goalcover calibrate {folder} --labels FILE`: it is bound to judge and goal."
+    raise StoreError(f"This run has no {chosen} values.", mend)
 
 
 def values_of(run: Run, goal: Goal, judge: str, samples: Keys) -> tuple[Judged, Scale | None, Mapping[str, np.ndarray]]:
     """What a judge said of samples, its scale, and every value that exists, each (n_samples, n_subgoals)."""
+    judged, scale, found = _said(run, goal, judge, samples)
+    held = calibrations.kept(run, judge, goal.digest)
+    return judged, scale, calibrated(found, held.calibration if held else None)
+
+
+def _said(run: Run, goal: Goal, judge: str, samples: Keys) -> tuple[Judged, Scale | None, Mapping[str, np.ndarray]]:
+    """As `values_of`, without calibrated values."""
     own = [subgoal.digest for subgoal in goal.subgoals]
     aliens = [subgoal.digest for subgoal in reference_subgoals()]
     judged = run.probabilities(judge, own, samples)
@@ -111,6 +169,8 @@ def analyzed(run: Run) -> Results:
     stale = StoreError(f"The gaps of {run.folder} are of an earlier assessment.", f"Run `{_analyze(run)}` again.")
     if any(told.get(name) != now.get(name) for name in ("judge", "goal", "data", "seed", "limit")):
         raise stale
+    if _assessed_otherwise(run, by_calibrated=told["value"] == "calibrated"):
+        raise stale
     if "n_judged" not in told:
         raise stale
     found = results(run, value=told["value"], tau=told["tau"], rule=told["rule"])
@@ -118,6 +178,21 @@ def analyzed(run: Run) -> Results:
     if n_judged != told["n_judged"] or [gap.subgoal for gap in run.gaps()] != told["gaps"]:
         raise stale
     return found
+
+
+def _assessed_otherwise(run: Run, *, by_calibrated: bool) -> bool:
+    """Whether, since the analysis, another panel or other rows were assessed, or the judge was calibrated anew."""
+    names = ("panel", "aggregate", "rows")
+    before: list[Any] | None = None
+    now: list[Any] | None = None
+    for event in run.events():
+        if event.kind == STARTED:
+            now = [json.loads(event.details).get(name) for name in names]
+        elif event.kind == ANALYZED:
+            before = now
+        elif event.kind == calibrations.CALIBRATED and by_calibrated:
+            before = None
+    return before != now
 
 
 def _analyze(run: Run) -> str:
@@ -157,6 +232,34 @@ def as_json(run: Run, found: Results) -> dict[str, Any]:
         "n_stored": run.n_stored(),
         "device_seconds": round(run.counter("device_seconds"), 1),
         "subgoals": [_subgoal_json(found, covered) for covered in found.coverage],
+        "calibration": calibrations.as_json(found.calibration),
+        "panel": [
+            {
+                "judge": member.judge,
+                "card": str(member.identity.get("card", "?")),
+                "subgoals": [_brief_json(member.value, covered) for covered in member.coverage],
+            }
+            for member in found.members
+        ],
+    }
+
+
+def support_json(covered: Coverage) -> dict[str, Any]:
+    """How many rows support a subgoal, and their share with its interval."""
+    return {
+        "n": covered.n_support,
+        "share": number(covered.support.value),
+        "low": covered.support.low,
+        "high": covered.support.high,
+    }
+
+
+def _brief_json(value: Value, covered: Coverage) -> dict[str, Any]:
+    return {
+        "id": covered.subgoal.id,
+        "alignment": number(covered.alignment[value].value),
+        "support": support_json(covered),
+        "verdict": covered.verdict,
     }
 
 
@@ -169,12 +272,7 @@ def _subgoal_json(found: Results, covered: Coverage) -> dict[str, Any]:
         "low": chosen.low,
         "high": chosen.high,
         "shares": [number(share) for share in covered.shares],
-        "support": {
-            "n": covered.n_support,
-            "share": number(covered.support.value),
-            "low": covered.support.low,
-            "high": covered.support.high,
-        },
+        "support": support_json(covered),
         "target_share": covered.subgoal.target_share,
         "n_judged": covered.n_judged,
         "n_failed": covered.n_failed,
@@ -192,6 +290,8 @@ def print_results(run: Run, found: Results) -> None:
     """Nothing; prints the coverage table and what it rests on."""
     import click
 
+    if found.calibration and found.calibration.diagnostic_only:
+        click.echo(calibrations.warning(found.calibration))
     header = ["subgoal", "alignment", "95% interval", "at 0.0 … 1.0, %", "support", "95% interval", "target"]
     header += ["judged", "failed", f"mean < {found.tau:g}", "verdict"]
     rows = []
@@ -214,7 +314,13 @@ def print_results(run: Run, found: Results) -> None:
             ]
         )
     print_table(header, rows, right=(1, 4, 6, 7, 8))
-    click.echo(f"{len(found.positions)} rows, value: {found.value}, rule: {found.rule}, judge: {_judge_line(found)}")
+    click.echo(f"{len(found.positions)} rows, value: {found.value}, rule: {found.rule}, {_judges_line(found)}")
+    if found.calibration:
+        click.echo(calibrations.told(found.calibration))
+        if found.value == "calibrated":
+            click.echo(
+                "Intervals of support rest on the labels and the judge, its counts and means on the judge alone."
+            )
     if n_missing := n_unjudged(found):
         click.echo(f"NOT FINISHED: {n_missing} pairs are still to be judged; the same `goalcover assess` goes on.")
     if found.n_truncated:
@@ -228,7 +334,25 @@ def print_results(run: Run, found: Results) -> None:
         f"{duration(run.counter('device_seconds'))} of device time ({run.counter('device_seconds') / 3600:.4f} h)."
     )
 
+    if found.members:
+        click.echo("\nEach judge by itself:")
+        names = [f"{member.identity.get('card', '?')} {member.judge[:8]}" for member in found.members]
+        each = zip(*(member.coverage for member in found.members), strict=True)
+        rows = [[those[0].subgoal.id, *map(_brief, those)] for those in each]
+        print_table(["subgoal", *names], rows)
 
-def _judge_line(found: Results) -> str:
-    card, device = found.identity.get("card", "?"), found.identity.get("device", "?")
-    return f"{card} ({found.identity.get('precision', '?')} on {device}, digest {found.judge[:12]})"
+
+def _brief(covered: Coverage) -> str:
+    return f"{covered.verdict} ({covered.n_support} of {covered.n_judged})"
+
+
+def _judges_line(found: Results) -> str:
+    if not found.members:
+        return f"judge: {_judge_line(found.judge, found.identity)}"
+    told = ", ".join(_judge_line(member.judge, member.identity) for member in found.members)
+    return f"panel of {len(found.members)}, {found.aggregate}: {told}"
+
+
+def _judge_line(judge: str, identity: Mapping[str, Any]) -> str:
+    card, device = identity.get("card", "?"), identity.get("device", "?")
+    return f"{card} ({identity.get('precision', '?')} on {device}, digest {judge[:12]})"

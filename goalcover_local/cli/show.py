@@ -28,7 +28,8 @@ def command(run: Path, value: str | None, tau: float | None, rule: str, failures
 
     with Run.open(run, write=False) as opened:
         if failures:
-            for failed in opened.failures(str(results.settings(opened)["judge"])):
+            told = results.settings(opened)
+            for failed in (each for judge in told.get("panel", [told["judge"]]) for each in opened.failures(judge)):
                 click.echo(f"{failed.sample[:16]}  {failed.subgoal[:16]}  {failed.failure}")
             return
         found = results.results(opened, value=value, tau=tau, rule=rule)  # type: ignore[arg-type]

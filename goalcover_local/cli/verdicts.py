@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 import click
 
+from ..terms import VALUES
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 rule_option = click.option(
@@ -18,8 +20,9 @@ rule_option = click.option(
 )
 value_option = click.option(
     "--value",
-    type=click.Choice(["score", "expectation", "corrected"]),
-    help="Which number stands for a judgement; the assessment's if not given.",
+    type=click.Choice(VALUES),
+    help="Which number stands for a judgement; the assessment's if not given. 'calibrated' asks for labels of people "
+    "(see `goalcover calibrate`).",
 )
 _TAU = click.option(
     "--tau",

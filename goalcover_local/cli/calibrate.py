@@ -1,0 +1,271 @@
+"""`goalcover calibrate`: people's labels beside a judge's values: a sheet to fill in, a map, intervals that hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from ..errors import StoreError
+from ..terms import ANCHOR_TEXTS, ANCHORS
+
+if TYPE_CHECKING:
+    from ..calibration import Calibration, Fitted, HumanLabels
+    from ..store import Run
+    from ..terms import Coverage, Estimate, Sample, Subgoal
+    from .labelling import Labelled
+    from .results import Results
+
+
+@click.command("calibrate", short_help="Fit a judge's values to people's labels, for intervals that hold.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--labels", type=click.Path(path_type=Path), help="The labels: CSV, TSV or JSON Lines; id, subgoal, label."
+)
+@click.option("--sheet", type=click.Path(path_type=Path), help="Write a sheet to label here instead (CSV).")
+@click.option("-n", "n_rows", type=click.IntRange(1), default=60, show_default=True, help="Rows on the sheet.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    help="Fixes which rows the sheet has, and their order.",
+)
+@click.option(
+    "--from",
+    "source",
+    type=click.Choice(["expectation", "corrected"]),
+    default="expectation",
+    show_default=True,
+    help="Which of the judge's values to calibrate.",
+)
+@click.option(
+    "--floor",
+    type=click.FloatRange(0, 1),
+    default=0.4,
+    show_default=True,
+    help="Agreement with people (Spearman) below which the coverage is for diagnosis only.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def command(run: Path, **options: Any) -> None:
+    """Fit the judge's values of the run in folder RUN to people's labels, and tell whether it can be trusted.
+
+    First write a sheet: rows drawn at random, each with every subgoal, without what the judge said. People fill in its
+    column `label` with yes and no, or numbers from 0 to 1. Then fit: the map from values to labels is kept in the run's
+    audit trail, bound to judge and goal, and --value calibrated is there for `show`, `analyze` and `filter`.
+
+    A few labels of rows drawn at random, and the judge's values of all rows, make an interval of the share that people
+    would say supports a subgoal: one that holds even where the judge is wrong. Labels whose column `drawn` says that
+    the row was chosen for a disagreement serve the map, but not the intervals.
+
+    With --json: run, judge, calibration (as in `show --json`), n_random, map (value and what it becomes), and for each
+    of subgoals its id, its support by labels and judge, by the judge and by labels alone, enough_labels, and verdict.
+
+    \b
+    Example:
+      goalcover calibrate runs/first --sheet labels.csv -n 60
+      goalcover calibrate runs/first --labels labels.csv
+    """
+    from ..store import Run
+    from .calibrations import keep
+    from .labelling import labelled
+    from .results import results
+    from .table import as_text
+
+    if (options["labels"] is None) == (options["sheet"] is None):
+        raise click.UsageError("Give either --sheet FILE, to have rows to label, or --labels FILE, once they are.")
+    if options["sheet"] is not None:
+        with Run.open(run, write=False) as opened:
+            _write_sheet(opened, options)
+        return
+    with Run.open(run, write=True) as opened:
+        before = results(opened, value=options["source"])
+        given = labelled(opened, before, options["labels"])
+        fitted = _fit(opened, before, given, options)
+        event = keep(opened, before, given, fitted)
+        after = results(opened, value="calibrated")
+        labels = _labels(opened, after)
+    calibration = fitted.calibration
+    supports = [_Support(*each) for each in zip(before.coverage, after.coverage, _alone(labels), strict=True)]
+    if options["as_json"]:
+        click.echo(as_text(_as_json(run, after, labels, supports)))
+    else:
+        _print(calibration, labels, supports)
+    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
+
+
+class _Support(NamedTuple):
+    """How many rows support a subgoal: by the judge's own values, by labels and judge, and by the labels alone."""
+
+    judge: Coverage
+    powered: Coverage
+    labels: Estimate
+
+    @property
+    def enough(self) -> bool:
+        """Whether there are labels enough for an interval that rests on them."""
+        from ..coverage import LEAST_RANDOM_LABELS
+
+        return self.labels.n >= LEAST_RANDOM_LABELS
+
+
+def _write_sheet(run: Run, options: Mapping[str, Any]) -> None:
+    """Nothing; writes rows drawn at random with every subgoal, and nothing of what the judge said.
+
+    The rows come in the order of the draw: whoever labels only the first of them has labelled rows drawn at random.
+    """
+    import numpy as np
+
+    from ..labels import write_sheet
+    from ..outputs import placed
+    from ..resampling import drawn
+    from .results import results
+
+    found = results(run)
+    assessed = np.sort(found.positions[~np.isnan(found.values[found.value]).all(axis=1)])
+    chosen = assessed[drawn(len(assessed), options["seed"], options["n_rows"])].tolist()
+    if not chosen:
+        raise StoreError("No row of this run is judged yet.", "Let `goalcover assess` go on first.")
+    wanted = set(chosen)
+    rows = {position: row for position, row in enumerate(run.rows()) if position in wanted}
+    origin = run.origin()
+    with placed(options["sheet"], "csv", [Path(origin.path)] if origin else []) as place:
+        write_sheet(place, (line for position in chosen for line in _lines(rows[position], found.goal.subgoals)))
+    click.echo(
+        f"{len(chosen)} rows x {len(found.goal.subgoals)} subgoals to label in {options['sheet']}. Fill in the column "
+        "label (yes or no, or a number from 0 to 1), and give the sheet with --labels.",
+        err=True,
+    )
+
+
+def _lines(row: Sample, subgoals: Sequence[Subgoal]) -> Iterator[Mapping[str, Any]]:
+    for subgoal in subgoals:
+        yield {
+            "id": row.id,
+            "subgoal": subgoal.id,
+            "capability": f"{subgoal.name}: {subgoal.description}",
+            "input": row.input,
+            "output": row.output,
+            "label": "",
+            "drawn": "random",
+        }
+
+
+def _fit(run: Run, found: Results, given: Labelled, options: Mapping[str, Any]) -> Fitted:
+    """The map that the labels give. Raises DataError if they are too few, or all alike."""
+    import numpy as np
+
+    from ..calibration import fit
+    from .calibrations import judge_of
+
+    rows, columns = np.nonzero(~np.isnan(given.values))
+    return fit(
+        found.values[found.value][rows, columns],
+        given.values[rows, columns],
+        run.row_samples(found.positions)[rows],
+        judge=judge_of(found.judge, found.panel, found.aggregate),
+        goal=found.goal.digest,
+        source=options["source"],
+        floor=options["floor"],
+    )
+
+
+def _labels(run: Run, found: Results) -> HumanLabels:
+    """The labels as the run now keeps them."""
+    from .calibrations import judge_of, kept
+
+    held = kept(run, judge_of(found.judge, found.panel, found.aggregate), found.goal.digest)
+    assert held is not None
+    return held.of_rows(found.positions, len(found.goal.subgoals))
+
+
+def _alone(labels: HumanLabels) -> Iterator[Estimate]:
+    """For each subgoal the share of rows that support it, by the labels of rows drawn at random alone."""
+    import numpy as np
+
+    from ..stats import prediction_powered
+    from ..terms import SUPPORT_AT
+
+    for column in range(labels.values.shape[1]):
+        random = labels.random[:, column] & ~np.isnan(labels.values[:, column])
+        supporting = (labels.values[random, column] >= SUPPORT_AT - 1e-9).astype(float)
+        yield prediction_powered(np.empty(0), labels.blind[random, column], supporting)
+
+
+def _n_random(labels: HumanLabels) -> int:
+    import numpy as np
+
+    return int((labels.random & ~np.isnan(labels.values)).sum())
+
+
+def _as_json(run: Path, found: Results, labels: HumanLabels, supports: Sequence[_Support]) -> dict[str, Any]:
+    import numpy as np
+
+    from . import calibrations
+    from .results import number, support_json
+
+    assert found.calibration is not None
+    become = found.calibration.apply(np.array(ANCHORS))
+    return {
+        "run": str(run),
+        "judge": found.judge,
+        "calibration": calibrations.as_json(found.calibration),
+        "n_random": _n_random(labels),
+        "map": [{"value": value, "calibrated": number(label)} for value, label in zip(ANCHORS, become, strict=True)],
+        "subgoals": [
+            {
+                "id": each.powered.subgoal.id,
+                "support": support_json(each.powered),
+                "judge": support_json(each.judge),
+                "labels": {
+                    "n": each.labels.n,
+                    "share": number(each.labels.value),
+                    "low": each.labels.low,
+                    "high": each.labels.high,
+                },
+                "enough_labels": each.enough,
+                "verdict": each.powered.verdict,
+            }
+            for each in supports
+        ],
+    }
+
+
+def _print(calibration: Calibration, labels: HumanLabels, supports: Sequence[_Support]) -> None:
+    import numpy as np
+
+    from ..coverage import LEAST_RANDOM_LABELS
+    from . import calibrations
+    from .table import print_table
+
+    if calibration.diagnostic_only:
+        click.echo(calibrations.warning(calibration))
+    click.echo(calibrations.told(calibration))
+    become = calibration.apply(np.array(ANCHORS))
+    print_table([calibration.source, *ANCHOR_TEXTS], [["calibrated", *(f"{label:.2f}" for label in become)]])
+    rows = [
+        [
+            each.powered.subgoal.id,
+            _interval(each.judge.support),
+            _interval(each.labels),
+            str(each.labels.n),
+            _interval(each.powered.support) if each.enough else "too few labels",
+            f"{100 * each.powered.subgoal.target_share:g}%",
+            each.powered.verdict if each.enough else "–",
+        ]
+        for each in supports
+    ]
+    header = ["support of", "by the judge", "by labels alone", "labels", "by labels and judge", "target", "verdict"]
+    print_table(header, rows, right=(3, 5))
+    click.echo(
+        f"{_n_random(labels)} of {calibration.n_labels} labels are of rows drawn at random. Intervals rest on these "
+        f"and hold whatever the judge is worth; they need {LEAST_RANDOM_LABELS} of a subgoal."
+    )
+
+
+def _interval(share: Estimate) -> str:
+    if share.value != share.value:
+        return "–"
+    return f"{100 * share.value:.1f}% ({100 * share.low:.1f}% to {100 * share.high:.1f}%)"

@@ -1,0 +1,1 @@
+"""Studies of a judge: whether what it says of data can be trusted."""
