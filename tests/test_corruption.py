@@ -151,8 +151,8 @@ def test_the_seed_fixes_all() -> None:
 # What is said of a removal
 
 
-def effect(*cells: Cell, natural: bool = False) -> Effect:
-    return Effect("x", natural, 100, 10, cells)
+def effect(*cells: Cell) -> Effect:
+    return Effect("x", "removal", 100, 10, cells)
 
 
 @pytest.mark.parametrize(
@@ -187,9 +187,9 @@ def test_a_removal_is_flagged_if_chance_hardly_does_as_much(p: float, flagged: b
 def test_separation_is_of_the_cells() -> None:
     values = some_values(90, seed=2)
     removed = np.stack([np.arange(90) % 3 == k for k in range(3)] + [np.arange(90) < 20])
-    found = corrupted(values, removed, 0, 1, 2, 1, natural=[False, False, False, True])
+    found = corrupted(values, removed, 0, 1, 2, 1, kinds=["removal", "removal", "removal", "natural gap"])
     told = found.separation()
-    cells = [effect.cells for effect in found.effects if not effect.natural]
+    cells = [effect.cells for effect in found.effects if effect.kind == "removal"]
     target = [-each.relative for row in cells for each in row if each.target]
     others = [-np.mean([each.relative for each in row if not each.target]) for row in cells]
     assert told.n == 3
@@ -203,7 +203,7 @@ def test_separation_is_of_the_cells() -> None:
     assert told.target_interval == interval(draws) and told.target_interval[0] < told.target_interval[1]
     assert told.others_interval[0] < told.others < told.others_interval[1]
     assert told.d_interval[0] < told.d_interval[1]
-    natural = found.separation(natural=True)
+    natural = found.separation("natural gap")
     assert natural.n == 1 and natural.target == pytest.approx(-found.effects[3].target.relative)
     assert isnan(natural.paired.d) and isnan(natural.paired.p)
 

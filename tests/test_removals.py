@@ -231,7 +231,7 @@ def test_a_thinned_class_keeps_its_share(n: int, keep: float, seed: int) -> None
     every, some = whole.removed(read, rows, seed), thinned.removed(read, rows, seed)
     assert not (some & ~every).any()
     assert every.sum() - some.sum() == round(keep * every.sum())
-    assert thinned.natural and not whole.natural
+    assert (thinned.kind, whole.kind) == ("natural gap", "removal")
 
 
 # Study files
@@ -281,15 +281,15 @@ longest = 0.3
     assert (found.name, found.input, found.output, found.ships) == ("study", ("question",), ("answer", "note"), False)
     assert [subgoal.id for subgoal in found.goal.subgoals] == ["drugs", "hearts"]
     words, labels, shifted, ids, null, longest = found.removals
-    assert (words.name, words.target, words.keep, words.natural) == ("Words", "drugs", 0.0, False)
+    assert (words.name, words.target, words.keep, words.kind) == ("Words", "drugs", 0.0, "removal")
     assert chosen(
         words.way, {"question": "$3"}, {"question": "2 mg/kl"}, {"question": "drugs"}, {"answer": "drug"}
     ) == [
         0,
         1,
     ]
-    assert (labels.way, labels.keep, labels.natural) == (Labelled("area", ("Heart",)), 0.25, True)
-    assert shifted.way == Shifted("area", {"Heart": 0.1, "Lung": 0.9}) and shifted.natural
+    assert (labels.way, labels.keep, labels.kind) == (Labelled("area", ("Heart",)), 0.25, "natural gap")
+    assert shifted.way == Shifted("area", {"Heart": 0.1, "Lung": 0.9}) and shifted.kind == "natural gap"
     assert ids.way == Listed(frozenset({"a", "b"}))
     assert (null.way, longest.way) == (Random(0.2), Longest(0.3))
 
@@ -372,11 +372,11 @@ def test_the_studies_that_ship_have_the_papers_patterns(name: str) -> None:
     by_name = {each.name: each for each in found.removals}
     for title, terms in TABLE_1[name].items():
         way = by_name[title].way
-        assert isinstance(way, Pattern) and not by_name[title].natural
+        assert isinstance(way, Pattern) and by_name[title].kind == "removal"
         assert way.expression == whole_words(terms.split(", "))
         assert way.columns
     natural = [each for each in found.removals if each.name not in TABLE_1[name]]
-    assert natural and all(each.natural for each in natural)
+    assert natural and all(each.kind == "natural gap" for each in natural)
 
 
 def test_six_removals_have_six_targets() -> None:

@@ -52,7 +52,7 @@ def mix(name: str, seed: int | None, names: tuple[str, ...] = ("Heart rows", "Ha
             IDS,
             [1, 1],
             names=names,
-            natural=[False, True],
+            kinds=["removal", "natural gap"],
             n_draws=999,
             n_replicates=200,
         )
@@ -79,12 +79,12 @@ def test_the_record_is_what_was_found() -> None:
     assert first == first | {
         "removal": "Heart rows",
         "target": "hearts",
-        "natural_gap": False,
+        "kind": "removal",
         "n_removed": 4,
         "retention": 0.6,
         "most_affected": True,
     }
-    assert (second["natural_gap"], second["n_removed"], second["retention"]) == (True, 2, 0.8)
+    assert (second["kind"], second["n_removed"], second["retention"]) == ("natural gap", 2, 0.8)
     told = {cell["subgoal"]: cell for cell in first["subgoals"]}
     assert list(told) == list(IDS) and [cell["target"] for cell in told.values()] == [False, True, False]
     assert told["hearts"] == told["hearts"] | {
@@ -135,7 +135,7 @@ def small() -> dict[str, Any]:
     """A record written by hand: a removal that is noticed, and one whose rows were not there."""
 
     def removals(hearts: dict[str, Any], drugs: dict[str, Any], flagged: bool) -> list[dict[str, Any]]:
-        told = {"target": "hearts", "natural_gap": False, "n_removed": 4, "retention": 0.6, "most_affected": True}
+        told = {"target": "hearts", "kind": "removal", "n_removed": 4, "retention": 0.6, "most_affected": True}
         return [{"removal": "Heart rows", **told, "flagged": flagged, "subgoals": [hearts, drugs]}]
 
     aligned = removals(
@@ -204,7 +204,7 @@ Judge by hand (digest 0123456789ab), value corrected, 10 rows judged. A star mar
 |---|---|---|---|---|---|---|---|
 | Heart rows | hearts | -54.5% | -54.5% to -54.5% | 1 of 1 | 1 of 1 | -100.0% | -100.0% to -100.0% |
 
-Whatever was removed, its target fell by more than chance: this judge sees these capabilities in these data.
+Whatever was removed, its target fell by more than chance, and no other subgoal fell as far: this judge sees these capabilities in these data.
 """  # noqa: E501
 
 

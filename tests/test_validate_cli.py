@@ -157,7 +157,7 @@ def test_a_whole_validation(goalcover: Goalcover, analyst: Analyst, tmp_path: Pa
     by_score = natural["alignment by score"]["removals"][0]["subgoals"][0]
     assert by_score["original"] == pytest.approx(found.values["score"][:, 0].mean(), abs=1e-6)
     thinned = natural["alignment"]["removals"][2]
-    assert thinned["natural_gap"] and thinned["n_removed"] == 12
+    assert thinned["kind"] == "natural gap" and thinned["n_removed"] == 12
     assert natural["alignment"]["separation"]["n"] == 2 and natural["alignment"]["natural_gaps"]["n"] == 1
 
 
@@ -230,7 +230,7 @@ def test_the_table_is_printed(goalcover: Goalcover, analyst: Analyst) -> None:
 
 
 def test_a_removal_that_is_not_noticed_is_said(goalcover: Goalcover, analyst: Analyst) -> None:
-    study = STUDY.split("[[removals]]")[0] + '[[removals]]\nname = "Null"\ntarget = "stars"\nrandom = 0.2\n'
+    study = STUDY.split("[[removals]]")[0] + '[[removals]]\nname = "Null"\ntarget = "stars"\nlongest = 0.2\n'
     Path("study.toml").write_text(study, encoding="utf-8")
     said = goalcover(*VALIDATE)
     assert "NOT NOTICED: Null." in said.out and "do not trust this judge's coverage of stars" in said.out

@@ -189,7 +189,7 @@ def _line(
     judged, _, found = values_of(run, variant.goal, digest, run.row_samples(drawing.judged))
     values = found[variant.value]
     removed = drawing.removed[:, drawing.judged]
-    chosen = [place for place, removal in enumerate(drawing.removals) if not removal.natural] or [0]
+    chosen = [place for place, removal in enumerate(drawing.removals) if removal.kind == "removal"] or [0]
     corruption = corrupt(
         values,
         removed[chosen],

@@ -128,7 +128,7 @@ def assess_goal(
             "tau": goal.tau if options["tau"] is None else options["tau"],
             **({} if rows is None else {"rows": list(rows)}),
         }
-        run.event(STARTED, details, "goalcover assess")
+        run.event(STARTED, details, f"goalcover {click.get_current_context().info_name}")
         positions = run.draw(options["seed"], options["limit"]) if rows is None else np.array(rows, dtype=np.int64)
         if not judge_samples(
             run, goal, judge, run.distinct(positions), value=value, retry_failed=options["retry_failed"], ends=ends

@@ -120,19 +120,20 @@ def drawing_of(study: Study, samples: Sequence[Sample], options: Mapping[str, An
     removed = np.array([removal.removed(samples, rows, seed) for removal in removals])
     for removal, mask in zip(removals, removed, strict=True):
         _refuse_all_or_none(removal, mask)
-    patterns = [k for k, removal in enumerate(removals) if not removal.natural] or list(range(len(removals)))
+    patterns = [k for k, removal in enumerate(removals) if removal.kind == "removal"] or list(range(len(removals)))
     matched = removed[patterns]
     size = size or min(len(rows), 2 * int(matched.any(axis=0).sum()))
     seeds = range(seed, seed + (options["n_seeds"] or (1 if options["rows"] else _SEEDS)))
     drawn = {each: strategic(matched, size, each) for each in seeds}
-    natural = np.unique(np.concatenate([base for _, base, _ in drawn.values()])) if options["rows"] else None
+    some = bool(options["rows"]) and size < len(rows)
+    natural = np.unique(np.concatenate([base for _, base, _ in drawn.values()]))
     judged = np.unique(np.concatenate([positions for positions, _, _ in drawn.values()]))
     everything = np.arange(len(rows))
     return Drawing(
         removals,
         removed,
-        everything if natural is None else judged,
-        everything if natural is None else natural,
+        judged if some else everything,
+        natural if some else everything,
         {each: positions for each, (positions, _, _) in drawn.items()},
         {
             each: {removals[k].name: int(n) for k, n in zip(patterns, lack, strict=True) if n}

@@ -65,14 +65,20 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         tell_drawing(drawing)
         chosen = {**options, "limit": None, "tau": None, "explain": "none"}
         chosen["value"] = None if options["value"] == "calibrated" else options["value"]
-        finished = assess_goal(run, study.goal, models, cards, chosen, drawing.judged.tolist())
+        rows = None if len(drawing.judged) == run.n_rows() else drawing.judged.tolist()
+        finished = assess_goal(run, study.goal, models, cards, chosen, rows)
         if not finished:
             click.echo("Stopped by --max-hours. The same command goes on from here.", err=True)
             ctx.exit(130)
         record, found = _validated(run, study, drawing, options)
-        failures = _mended(run, drawing, found, models, options, record) if options["recommend"] else 0
-        models.close()
         _keep(run, record)
+        failures = 0
+        if options["recommend"]:
+            if found.panel:
+                models.close()
+            failures = _mended(run, drawing, found, models, options, record)
+            _keep(run, record)
+        models.close()
         click.echo(as_text(record)) if options["as_json"] else _print(record)
         n_failed = sum(covered.n_failed for covered in found.coverage)
     if n_failed:
@@ -130,7 +136,8 @@ def corruptions(
 
     from ..studies.corruption import MEASURES, corrupt, measured
 
-    places = np.searchsorted(found.positions, np.sort(positions))
+    order = np.argsort(found.positions)
+    places = order[np.searchsorted(found.positions, np.sort(positions), sorter=order)]
     ids = [subgoal.id for subgoal in found.goal.subgoals]
     chosen = MEASURES if every else MEASURES[:2]
     kinds: list[tuple[Measure, str, str]] = [(measure, found.value, measure) for measure in chosen]
@@ -143,7 +150,7 @@ def corruptions(
             ids,
             [ids.index(removal.target) for removal in drawing.removals],
             names=[removal.name for removal in drawing.removals],
-            natural=[removal.natural for removal in drawing.removals],
+            kinds=[removal.kind for removal in drawing.removals],
             n_draws=options["draws"],
             seed=options["seed"],
         )
@@ -160,6 +167,8 @@ def _mended(
 
     record["mended"], n_failed, taken = [], 0, set[str]()
     for removal, mask in zip(drawing.removals, drawing.removed, strict=True):
+        if removal.kind == "control":
+            continue
         taken.add(name := slug(removal.name, taken))
         left = drawing.natural[~mask[drawing.natural]]
         folder = corrupted_run(run, found, left, run.folder / f"without-{name}")

@@ -24,7 +24,7 @@ def mix_record(name: str, seed: int | None, found: Mapping[str, Corruption]) -> 
         measures[measure] = {
             "removals": [_effect(effect) for effect in corruption.effects],
             "separation": separation_record(corruption.separation()),
-            "natural_gaps": separation_record(corruption.separation(natural=True)),
+            "natural_gaps": separation_record(corruption.separation("natural gap")),
         }
     n_rows = next(iter(found.values())).n_rows
     return {"mix": name, "seed": seed, "n_rows": n_rows, "measures": measures}
@@ -34,7 +34,7 @@ def _effect(effect: Effect) -> dict[str, Any]:
     return {
         "removal": effect.removal,
         "target": effect.target.subgoal,
-        "natural_gap": effect.natural,
+        "kind": effect.kind,
         "n_removed": effect.n_removed,
         "retention": number(effect.retention),
         "flagged": effect.flagged,
@@ -198,23 +198,61 @@ SEEDS_HEADER = (
 """The columns of the table that `seeds` fills."""
 
 
+ALL_SEEN = (
+    "Whatever was removed, its target fell by more than chance, and no other subgoal fell as far: this judge sees these "
+    "capabilities in these data."
+)
+
+
 def judgement(record: Record) -> list[str]:
     """What a user should take from it: a sentence for each removal that was not noticed, or one that all were."""
-    mixes = [mix for mix in record["mixes"] if mix["mix"] == "natural"] or record["mixes"]
-    found = []
-    for mix in mixes:
-        for removal in mix["measures"]["alignment"]["removals"]:
-            name, target = removal["removal"], removal["target"]
-            if next(cell for cell in removal["subgoals"] if cell["target"])["p"] is None:
-                found.append(f"NOT TESTED: {name}. Too few rows were judged: none of what it removes, or nothing else.")
-            elif not removal["flagged"]:
-                found.append(
-                    f"NOT NOTICED: {name}. Its removal does not lower {target} by more than chance: do not trust this "
-                    f"judge's coverage of {target} on these data."
-                )
-    return found or [
-        "Whatever was removed, its target fell by more than chance: this judge sees these capabilities in these data."
-    ]
+    natural = [mix for mix in record["mixes"] if mix["mix"] == "natural"] or record["mixes"]
+    strategic = [mix for mix in record["mixes"] if mix["mix"] == "strategic"] or natural
+    found, controls = [], []
+    for place, removal in enumerate(natural[0]["measures"]["alignment"]["removals"]):
+        among_many = [mix["measures"]["alignment"]["removals"][place] for mix in strategic]
+        if removal["kind"] == "control":
+            controls.append(_of_control(removal))
+        elif sentence := _of_removal(removal, 2 * sum(each["flagged"] for each in among_many) > len(among_many)):
+            found.append(sentence)
+    seen = (
+        "Whatever was removed, its target fell by more than chance, and no other subgoal fell as far: this judge sees "
+    )
+    return [*(found or [f"{seen}these capabilities in these data."]), *controls]
+
+
+def _of_removal(removal: Record, among_many: bool) -> str:
+    """What is wrong with how a removal was noticed; `among_many` if it was in the strategic samples."""
+    name, target = removal["removal"], removal["target"]
+    if next(cell for cell in removal["subgoals"] if cell["target"])["p"] is None:
+        return f"NOT TESTED: {name}. Too few rows were judged: none of what it removes, or nothing else."
+    if not removal["flagged"] and among_many:
+        return (
+            f"NOTICED ONLY AMONG MANY: {name}. Its removal lowers {target} by more than chance in strategic samples, "
+            f"but not in the natural mix, where it takes {removal['n_removed']} rows: judge more rows before you believe "
+            "it."
+        )
+    if not removal["flagged"]:
+        return (
+            f"NOT NOTICED: {name}. Its removal does not lower {target} by more than chance: do not trust this judge's "
+            f"coverage of {target} on these data."
+        )
+    if not removal["most_affected"]:
+        return (
+            f"NOT TOLD APART: {name}. Its removal lowers another subgoal as far as {target}: this judge mixes them up, "
+            "or the same rows teach both."
+        )
+    return ""
+
+
+def _of_control(removal: Record) -> str:
+    if removal["flagged"]:
+        return (
+            f"CONTROL FLAGGED: {removal['removal']}. Rows taken at random lower {removal['target']}: mistrust it all."
+        )
+    return (
+        f"Control passed: {removal['removal']}, rows taken at random, lowers {removal['target']} no more than chance."
+    )
 
 
 def markdown(record: Record) -> str:

@@ -23,6 +23,9 @@ Alignment uses every row, so it tells a drop from chance first; graded support s
 
 MEASURES: tuple[Measure, ...] = ("alignment", "graded support", "support")
 
+Kind = Literal["removal", "natural gap", "control"]
+"""Whether rows of a kind are all taken out, or thinned, or rows are taken at random, which nothing should notice."""
+
 LEAST_BASE = 0.02
 """A relative change is not stated of less than this."""
 
@@ -58,7 +61,7 @@ class Effect:
     """What one removal did: how many rows it took, and a cell for each subgoal, in the goal's order."""
 
     removal: str
-    natural: bool
+    kind: Kind
     n_rows: int
     n_removed: int
     cells: tuple[Cell, ...]
@@ -121,11 +124,9 @@ class Corruption:
     effects: tuple[Effect, ...]
     losses: tuple[Losses, ...]
 
-    def separation(self, natural: bool = False) -> Separation:
-        """Targets against others, over the removals that take all out, or over those that make natural gaps."""
-        chosen = [
-            (effect, loss) for effect, loss in zip(self.effects, self.losses, strict=True) if effect.natural is natural
-        ]
+    def separation(self, kind: Kind = "removal") -> Separation:
+        """Targets against others, over the removals of that kind."""
+        chosen = [(effect, loss) for effect, loss in zip(self.effects, self.losses, strict=True) if effect.kind == kind]
         return separation([effect for effect, _ in chosen], [loss for _, loss in chosen])
 
 
@@ -170,7 +171,7 @@ def corrupt(
     targets: Sequence[int],
     *,
     names: Sequence[str],
-    natural: Sequence[bool] = (),
+    kinds: Sequence[Kind] = (),
     n_draws: int = 10_000,
     n_replicates: int = 2_000,
     seed: int = 0,
@@ -211,7 +212,7 @@ def corrupt(
                 -_mean(drawn[:, k, others]),
             )
         )
-        kind = bool(natural[k]) if len(natural) else False
+        kind = kinds[k] if kinds else "removal"
         effects.append(Effect(names[k], kind, len(values), int(removed[k].sum()), tuple(cells)))
     return Corruption(len(values), tuple(effects), tuple(losses))
 

@@ -18,6 +18,7 @@ from ..goal_files.tables import Table, table_of, text_of
 from ..resampling import drawn
 from ..resources import shipped
 from ..terms import Exchange, Goal, Sample
+from .corruption import Kind
 
 Row: TypeAlias = Mapping[str, Any]
 """A row of the data by its columns."""
@@ -173,9 +174,11 @@ class Removal:
     keep: float = 0.0
 
     @property
-    def natural(self) -> bool:
-        """Whether it makes a gap as data have them, thin or lopsided, rather than taking everything out."""
-        return self.keep > 0 or isinstance(self.way, Shifted)
+    def kind(self) -> Kind:
+        """What it makes: a gap as data have them, thin or lopsided, where not everything is taken out, or a control."""
+        if isinstance(self.way, Random):
+            return "control"
+        return "natural gap" if self.keep > 0 or isinstance(self.way, Shifted) else "removal"
 
     def absent(self, rows: Sequence[Row]) -> list[str]:
         """The columns that it reads and no row has."""
