@@ -26,7 +26,8 @@ DRAWN: tuple[str, ...] = ("random", "disagreement", "")
 """How a row was chosen for labelling; empty where nobody told."""
 
 _SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson", ".json")
-_WORDS = {"yes": 1.0, "true": 1.0, "no": 0.0, "false": 0.0}
+_LONGEST_HEADER = 1 << 16  # characters of a sheet's first line that are looked at
+_WORDS = {"yes": 1.0, "y": 1.0, "true": 1.0, "no": 0.0, "n": 0.0, "false": 0.0}
 _FORMULA = re.compile(r"'*(\s*[=+\-@＝＋－＠]|[\t\r\n])")
 """The beginning of a text that a spreadsheet would compute, or that `_harmless` has made harmless."""
 
@@ -52,16 +53,17 @@ class _Unusable(Exception):
 def read_labels(path: Path) -> tuple[list[Label], list[Refusal]]:
     """The labels of a CSV, TSV or JSON Lines file in its order, and the rows that are none, with reasons.
 
-    Columns are `id`, `subgoal`, `label` (a number from 0 to 1, or yes or no; empty means not labelled yet, and is
-    passed over) and, if there, `drawn`. Others are ignored. A pair that is labelled twice keeps its first label. Raises
-    DataError if the file as a whole cannot be read, has no row, or lacks a column.
+    Columns are `id`, `subgoal`, `label` (a number from 0 to 1, or yes or no, y or n; empty means not labelled yet, and
+    is passed over) and, if there, `drawn`. Others are ignored. A pair that is labelled twice keeps its first label.
+    Raises DataError if the file as a whole cannot be read, has no row, lacks a column, or has a label above 1.
     """
     if not path.name.lower().removesuffix(".gz").endswith(_SUFFIXES):
         raise DataError(f"{path} has a suffix that no file of labels has.", f"End it with {', '.join(_SUFFIXES)}.")
     with explained(path):
         kind = format_of(path, None)
-    rows = list(rows_of(path, kind, None))
+    rows = _rows(path, kind)
     _refuse_useless(path, rows)
+    _refuse_other_scale(path, rows)
     labels: list[Label] = []
     refusals: list[Refusal] = []
     seen: dict[tuple[str, str], int] = {}
@@ -109,6 +111,16 @@ def _as_written(text: str) -> str:
     return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
+def _rows(path: Path, kind: str) -> Sequence[Row | Refusal]:
+    """The rows of a file. Raises DataError if it cannot be read, or has none."""
+    try:
+        return list(rows_of(path, kind, None))
+    except DataError as error:
+        if error.problem != f"{path} holds no rows.":
+            raise
+        raise DataError(error.problem, "Give a file with at least one label.") from None
+
+
 def _refuse_useless(path: Path, rows: Sequence[Row | Refusal]) -> None:
     """Raises DataError if a needed column is in no row, or most rows are in another encoding."""
     if 2 * sum(isinstance(row, Refusal) and NOT_UTF8 in row.reason for row in rows) > len(rows):
@@ -120,6 +132,50 @@ def _refuse_useless(path: Path, rows: Sequence[Row | Refusal]) -> None:
             f"{path} has no column {' and no column '.join(map(repr, absent))}.",
             f"Give it the columns {', '.join(COLUMNS)}, with these names on its first line.",
         )
+
+
+def _refuse_other_scale(path: Path, rows: Sequence[Row | Refusal]) -> None:
+    """Raises DataError if a label is a number above 1: its 1 would then mean something else too."""
+    for row in rows:
+        number = None if isinstance(row, Refusal) else _number(row.values.get("label"))
+        if number is not None and number > 1:
+            raise DataError(
+                f"{path} has a label above 1 on line {row.line}.",
+                "Labels go from 0 to 1: turn 1 to 5 into 0, 0.25, 0.5, 0.75 and 1.",
+            )
+
+
+def _number(value: Any) -> float | None:
+    """The number that a cell means, None if it means none; a comma may stand for the point."""
+    try:
+        found = float(value.strip().replace(",", ".") if isinstance(value, str) else value)
+    except (TypeError, ValueError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file begins with the columns of `SHEET`, whichever separator it was saved with."""
+    try:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
+            first = stream.readline(_LONGEST_HEADER)
+        headers = [next(csv.reader([first], delimiter=delimiter), []) for delimiter in ",;\t"]
+    except (OSError, csv.Error):
+        return False
+    return any(tuple(header[: len(SHEET)]) == SHEET for header in headers)
+
+
+def has_labels(path: Path) -> bool:
+    """Whether somebody's work may be on a sheet: a label of whatever kind, or what cannot be read."""
+    with explained(path), path.open("rb") as stream:
+        stream.readline()
+        if not stream.read().strip():
+            return False
+    try:
+        rows = rows_of(path, "csv", None)
+        return any(isinstance(row, Refusal) or bool(row.values.get("label", "?").strip()) for row in rows)
+    except DataError:
+        return True
 
 
 def _label(row: Row) -> Label | None:
@@ -134,7 +190,7 @@ def _label(row: Row) -> Label | None:
     drawn = row.values.get("drawn")
     chosen = drawn.strip().lower() if isinstance(drawn, str) else drawn or ""
     if chosen not in DRAWN:
-        raise _Unusable(f"column 'drawn' is none of {', '.join(filter(None, DRAWN))}, and not empty")
+        raise _Unusable(f"column 'drawn' must be {', '.join(filter(None, DRAWN))} or empty")
     return Label(identity, subgoal, value, row.line, chosen)
 
 
@@ -149,17 +205,10 @@ def _name(value: Any, column: str) -> str:
 
 def _value(value: Any) -> float | None:
     """The value in [0, 1] that a cell means, None for an empty one; a comma may stand for the point."""
-    number = value
-    if isinstance(value, str):
-        word = value.strip().lower()
-        if not word:
-            return None
-        try:
-            number = _WORDS[word] if word in _WORDS else float(word.replace(",", "."))
-        except ValueError:
-            number = None
-    elif value is None:
+    word = value.strip().lower() if isinstance(value, str) else value
+    if word is None or word == "":
         return None
-    if not isinstance(number, int | float) or not math.isfinite(number) or not 0 <= number <= 1:
-        raise _Unusable("column 'label' is no number from 0 to 1, and neither yes nor no")
-    return float(number)
+    number = _WORDS[word] if isinstance(word, str) and word in _WORDS else _number(word)
+    if number is None or not 0 <= number <= 1:
+        raise _Unusable("column 'label' must be yes, no or a number from 0 to 1")
+    return number

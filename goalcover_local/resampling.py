@@ -56,6 +56,19 @@ def changes(values: np.ndarray, removed: np.ndarray) -> tuple[np.ndarray, np.nda
     return np.broadcast_to(before, (len(removed), values.shape[1])), _ratio(kept @ filled, kept @ there)
 
 
+def distinct(values: np.ndarray, removed: np.ndarray, samples: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The values (d, m) of the different samples, and which of them are removed, (d,): those of which any row is.
+
+    Rows that hold the same sample are removed together: taken one by one, chance would look smaller than it is.
+    """
+    if samples is None:
+        return values, removed
+    _, first, of = np.unique(samples, return_index=True, return_inverse=True)
+    gone = np.zeros(len(first), dtype=bool)
+    np.logical_or.at(gone, of, removed)
+    return values[first], gone
+
+
 def by_chance(values: np.ndarray, removed: np.ndarray, *, n_draws: int = 10_000, seed: int = 0) -> np.ndarray:
     """How likely a random removal of as many rows lowers each mean at least as much, (m,), in (0, 1].
 
@@ -104,22 +117,29 @@ def told_apart(values: np.ndarray, removed: np.ndarray) -> np.ndarray:
 
 
 def replicates(
-    values: np.ndarray, removed: np.ndarray, *, n_draws: int = 2_000, seed: int = 0
+    values: np.ndarray,
+    removed: np.ndarray,
+    samples: np.ndarray | None = None,
+    *,
+    n_draws: int = 2_000,
+    seed: int = 0,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Means before and after each removal, both (n_draws, k, m), of rows drawn again with replacement (bootstrap).
+    """Means before and after each removal, both (n_draws, k, m), of samples drawn again with replacement (bootstrap).
 
-    `values` is (n, m), `removed` (k, n): rows are drawn, with all their values and with what removes them.
+    `values` is (n, m), `removed` (k, n), `samples` (n,) says which rows hold the same sample; without it each row is
+    its own. A sample is drawn with all its rows, their values, and what removes them.
     """
+    _, of = np.unique(np.arange(len(values)) if samples is None else samples, return_inverse=True)
     random = np.random.default_rng(seed)
     there = ~np.isnan(values)
     filled, kept = np.where(there, values, 0.0), ~removed
-    n = len(values)
+    n = int(of.max(initial=-1)) + 1
     before = np.empty((n_draws, 1, values.shape[1]))
     after = np.empty((n_draws, len(removed), values.shape[1]))
-    step = max(1, _AT_ONCE // n)
+    step = max(1, _AT_ONCE // len(values))
     for start in range(0, n_draws, step):
         part = slice(start, min(start + step, n_draws))
-        counts = random.multinomial(n, np.full(n, 1 / n), size=part.stop - start).astype(float)
+        counts = random.multinomial(n, np.full(n, 1 / n), size=part.stop - start).astype(float)[:, of]
         before[part, 0] = _ratio(counts @ filled, counts @ there)
         for k, row in enumerate(kept):
             after[part, k] = _ratio((counts * row) @ filled, (counts * row) @ there)

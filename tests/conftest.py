@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING
 import pytest
 import tiny
 from command import Goalcover, WordsEngine
+from hypothesis import settings
 
 from goalcover_local import offline
 from goalcover_local.cards import DEFAULT_CARD, load_card
 from goalcover_local.engines.scripted import ScriptedEngine
 from goalcover_local.errors import ModelError
 from goalcover_local.weights import Weights, verify
+
+settings.register_profile("steady", deadline=None)
+settings.load_profile("steady")  # a slow machine is no failure
 
 if TYPE_CHECKING:
     from goalcover_local.engines.transformers_engine import TransformersEngine

@@ -147,7 +147,7 @@ def test_one_judge_alone_is_told_what_to_add(goalcover: Goalcover, data: Path, t
     assert "nobody to agree with" in said and "--labels FILE, or --probes" in said
     assert "no disputed pairs" in goalcover.refused("agree", alone, "--queue", "q.csv", "--probes")
     assert not (tmp_path / "q.csv").exists()
-    assert "nobody to agree with" in goalcover.refused("agree", alone, alone)
+    assert "All these runs are of one judge, by hand" in goalcover.refused("agree", alone, alone)
 
 
 def test_a_judge_without_the_value_is_left_out(goalcover: Goalcover, run: Path) -> None:
@@ -158,14 +158,15 @@ def test_a_judge_without_the_value_is_left_out(goalcover: Goalcover, run: Path) 
 def test_judges_beside_labels(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
     said = goalcover("agree", run, "--labels", labels_file(tmp_path), "--json")
     labels = json.loads(said.out)["labels"]
-    assert "1 of the labelled pairs were drawn for disagreement" in said.err
+    assert "1 of the labelled pairs was not drawn at random" in said.err
     assert (labels["n"], labels["mean"], labels["base_rate"]["value"]) == (5, pytest.approx(0.48), pytest.approx(0.4))
     by_hand, another, constant = labels["fits"]
-    assert [fit["name"] for fit in labels["fits"]] == ["by hand", "another", "always the mean"]
+    assert [fit["name"] for fit in labels["fits"]] == ["by hand", "another", "always the subgoal's mean"]
     assert (by_hand["n"], another["n"], constant["n"]) == (5, 4, 5)
     assert by_hand["error"]["value"] == pytest.approx((0.2 + 0.2 + 0 + 0 + 0.2) / 5)
     assert by_hand["auc"]["value"] == 1 and constant["auc"]["value"] == 0.5
-    assert by_hand["support"]["value"] == 1 and constant["support"]["value"] == pytest.approx(0.6)
+    assert by_hand["support"]["value"] == 1 and constant["support"]["value"] == pytest.approx(0.8)
+    assert constant["error"]["value"] == pytest.approx((3 * 4 / 9 + 0.2 + 0.2) / 5) and labels["alike"] is False
     pairs = {(each["first"], each["second"]): each["n"] for each in json.loads(said.out)["pairs"]}
     assert pairs == {("by hand", "another"): 9, ("by hand", "labels"): 5, ("another", "labels"): 4}
     beside = [each["judge"] for each in json.loads(said.out)["bias"] if each["beside"] == "labels"]
@@ -175,7 +176,12 @@ def test_judges_beside_labels(goalcover: Goalcover, run: Path, tmp_path: Path) -
 def test_one_judge_beside_labels_in_words(goalcover: Goalcover, data: Path, tmp_path: Path) -> None:
     alone = judged_run(tmp_path / "alone", data, FIRST)
     said = goalcover("agree", alone, "--labels", labels_file(tmp_path))
-    assert "always the mean" in said.out and "Base rate: 0.400 (" in said.out and "alpha" not in said.out
+    assert (
+        "always the subgoal's mean" in said.out
+        and "alike" not in said.out
+        and "Base rate: 0.400 (" in said.out
+        and "alpha" not in said.out
+    )
     assert "by hand above labels" in said.out
 
 
@@ -185,11 +191,86 @@ def test_labels_that_fit_nothing_are_told_by_line(goalcover: Goalcover, run: Pat
     assert "3 rows of labels.csv were refused and are no labels:" in said.err
     assert "refused labels.csv:7: its id is that of no row that was assessed" in said.err
     assert "refused labels.csv:8: its subgoal is none of the goal's" in said.err
-    assert "refused labels.csv:9: column 'label' is no number" in said.err
+    assert "refused labels.csv:9: column 'label' must be yes, no or a number" in said.err
     assert CANARY not in said.out + said.err
     useless = labels_file(tmp_path, f"id,subgoal,label\n{CANARY},treatment,1\ndata:1,treatment,\n")
     said = goalcover("agree", run, "--labels", useless, code=1)
     assert "has no label that can be used" in said.err and CANARY not in said.err
+    assert "1 row of labels.csv was refused and is no label:" in said.err
+
+
+def test_where_only_the_column_drawn_is_wrong_nothing_is_said_of_labels(
+    goalcover: Goalcover, run: Path, tmp_path: Path
+) -> None:
+    lines = "".join(f"data:{n},treatment,1,{CANARY}\n" for n in range(1, 7))
+    said = goalcover.refused("agree", run, "--labels", labels_file(tmp_path, f"id,subgoal,label,drawn\n{lines}"))
+    assert "refused labels.csv:2, 3, 4, 5, 6, 7: column 'drawn' must be random, disagreement or empty" in said
+    assert "Mend the rows refused." in said and "column 'label'" not in said and CANARY not in said
+    empty = labels_file(tmp_path, "id,subgoal,label\ndata:1,treatment,\n")
+    assert "Fill its column 'label'" in goalcover.refused("agree", run, "--labels", empty)
+
+
+def test_of_many_refusals_ten_lines_and_ten_reasons_are_told(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
+    unknown = "".join(f"no:{n},treatment,1,random\n" for n in range(12))
+    twice = "data:1,treatment,1,random\n" * 2 + "data:2,treatment,1,random\n" * 2
+    short = "".join("x" + "," * (4 + n) + "\n" for n in range(9))
+    text = f"id,subgoal,label,drawn\n{unknown}{twice}{short}"
+    told = goalcover("agree", run, "--labels", labels_file(tmp_path, text)).err.splitlines()
+    assert "23 rows of labels.csv were refused and are no labels:" in told
+    assert "  refused labels.csv:2, 3, 4, 5, 6, 7, 8, 9, 10, 11 and 2 more: its id is that of no row" in told[1]
+    assert told[11] == "  and 2 more" and sum(line.startswith("  refused") for line in told) == 10
+
+
+def test_labels_that_are_all_alike_are_said_to_tell_nothing(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
+    alike = labels_file(tmp_path, "id,subgoal,label\ndata:1,treatment,1\ndata:2,causes,1\n")
+    assert (
+        "All labels are alike: they cannot tell a good judge from a bad one."
+        in goalcover("agree", run, "--labels", alike).out
+    )
+    assert as_json(goalcover, run, "--labels", alike)["labels"]["alike"] is True
+
+
+# Ids of different rows
+
+
+@pytest.fixture
+def two_files(tmp_path: Path) -> tuple[Path, Path]:
+    """Runs of two judges over files of one name that share rows at other lines, so that ids are of different rows."""
+    folders = []
+    for name, card, order, said in (("one", "", [0, 1, 2, 3], FIRST), ("two", "another", [0, 2, 1], SECOND)):
+        path = tmp_path / name / "data.jsonl"
+        path.parent.mkdir()
+        answers = list(FIRST)
+        path.write_text(
+            "".join(json.dumps({"question": f"q{n}", "answer": answers[n]}) + "\n" for n in order), encoding="utf-8"
+        )
+        folders.append(judged_run(path.parent / "run", path, {} if card else said))
+        if card:
+            with_judge(folders[-1], {"card": card}, {answers[n]: said[answers[n]] for n in order})
+    return folders[0], folders[1]
+
+
+def test_labels_of_an_id_that_is_of_different_rows_are_refused(
+    goalcover: Goalcover, two_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    text = "id,subgoal,label\n" + "".join(f"data:{n},treatment,{n % 2}\n" for n in range(1, 5))
+    said = goalcover("agree", *two_files, "--labels", labels_file(tmp_path, text), "--json")
+    assert "refused labels.csv:3, 4: its id is that of different rows" in said.err
+    assert json.loads(said.out)["labels"]["n"] == 2
+    alone = goalcover("agree", two_files[0], "--labels", labels_file(tmp_path, text), "--json")
+    assert json.loads(alone.out)["labels"]["n"] == 4, "in one run no id is of two rows"
+
+
+def test_pairs_without_an_id_of_their_own_are_not_queued(
+    goalcover: Goalcover, two_files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    one, two = two_files
+    with_judge(one, {"card": "another"}, {"a0": [0.2, 0.2]})
+    said = goalcover("agree", one, two, "--queue", "queue.csv", "--json")
+    assert "3 disputed pairs cannot be queued: ids are those of different rows" in said.err
+    told = json.loads(said.out)["queue"]
+    assert (told["n"], told["n_left_out"]) == (1, 3)
+    assert [(row["id"], row["output"]) for row in sheet(tmp_path / "queue.csv")] == [("data:1", "a0")]
 
 
 def test_the_queue_holds_what_is_most_disputed(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
@@ -217,7 +298,7 @@ def test_a_queue_filled_by_people_is_read_as_labels(goalcover: Goalcover, run: P
         table.writeheader()
         table.writerows(filled)
     said = goalcover("agree", run, "--labels", "filled.csv", "--queue", "more.csv", "--json")
-    assert "2 of the labelled pairs were drawn for disagreement" in said.err
+    assert "2 of the labelled pairs were not drawn at random" in said.err
     assert json.loads(said.out)["labels"]["n"] == 2
     assert [row["id"] for row in sheet(tmp_path / "more.csv")] == [row["id"] for row in queued[2:]]
 
@@ -227,6 +308,25 @@ def test_the_queue_never_takes_the_place_of_data_or_labels(goalcover: Goalcover,
     goalcover("agree", run, "--labels", labels, "--queue", "labels.csv", code=1)
     assert labels.read_text(encoding="utf-8") == LABELS
     assert "end its name with .csv" in goalcover("agree", run, "--queue", "data.jsonl", code=2).err
+    goalcover("agree", run, "--queue", "queue.csv")
+    goalcover("agree", run, "--queue", "queue.csv", "--queue-rows", 2)
+    filled = (tmp_path / "queue.csv").read_text(encoding="utf-8").replace(",,disagreement", ",yes,disagreement", 1)
+    (tmp_path / "queue.csv").write_text(filled, encoding="utf-8")
+    assert "has labels in it" in goalcover.refused("agree", run, "--queue", "queue.csv")
+    assert (tmp_path / "queue.csv").read_text(encoding="utf-8") == filled
+
+
+@pytest.mark.parametrize(
+    ("idle", "told"),
+    [
+        (["--queue-rows", "50"], "--queue-rows does nothing without --queue"),
+        (["--probe-rows", "50"], "--probe-rows does nothing without --probes"),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(
+    goalcover: Goalcover, run: Path, idle: list[str], told: str
+) -> None:
+    assert told in goalcover("agree", run, *idle, code=2).err
 
 
 def test_labels_of_rows_as_an_assessment_drew_them(run: Path, tmp_path: Path) -> None:
@@ -250,7 +350,7 @@ def test_labels_of_rows_that_were_not_drawn_are_refused(
         text = "".join(f"data:{n},treatment,1\n" for n in range(1, 8))
         labels = labelled(opened, found, labels_file(tmp_path, f"id,subgoal,label\n{text}"))
         assert labels.n_labels == len(drawn) == 2 and labels.values[:, 0].tolist() == [1, 1]
-        assert capsys.readouterr().err.count("its id is that of no row that was assessed") == 5
+        assert "5 rows of labels.csv were refused" in capsys.readouterr().err
         others = "".join(f"data:{n},treatment,1\n" for n in range(1, 8) if f"data:{n}" not in drawn)
         with pytest.raises(DataError, match="no label that can be used"):
             labelled(opened, found, labels_file(tmp_path, f"id,subgoal,label\n{others}"))
@@ -278,7 +378,7 @@ def assessed(goalcover: Goalcover, words: WordsEngine, monkeypatch: pytest.Monke
 
 def test_probes_ask_the_runs_judge(goalcover: Goalcover, assessed: Path, words: WordsEngine) -> None:
     before = len(words.history)
-    [probed] = as_json(goalcover, assessed, "--probes", "--rows", 6)["probes"]
+    [probed] = as_json(goalcover, assessed, "--probes", "--probe-rows", 6)["probes"]
     asked = [text for text in words.samples[before:] if "Ignore the rubric" in text]
     assert len(asked) == 6 * 2
     assert probed["name"] == DEFAULT_CARD and [each["subgoal"] for each in probed["lengths"]] == ["ropes", "bread"]
@@ -293,13 +393,13 @@ def test_probes_ask_the_runs_judge(goalcover: Goalcover, assessed: Path, words: 
 
 
 def test_probes_in_words_and_the_same_again(goalcover: Goalcover, assessed: Path) -> None:
-    said = goalcover("agree", assessed, "--probes", "--rows", 4, "--seed", 3)
+    said = goalcover("agree", assessed, "--probes", "--probe-rows", 4, "--seed", 3)
     assert f"Probes of {DEFAULT_CARD}:" in said.out and "Spearman with length" in said.out
-    assert said.out == goalcover("agree", assessed, "--probes", "--rows", 4, "--seed", 3).out
+    assert said.out == goalcover("agree", assessed, "--probes", "--probe-rows", 4, "--seed", 3).out
 
 
 def test_failures_of_a_probe_leave_with_3(goalcover: Goalcover, assessed: Path, words: WordsEngine) -> None:
     words.fails_on = "Ignore the rubric"
-    said = goalcover("agree", assessed, "--probes", "--rows", 4, "--json", code=3)
+    said = goalcover("agree", assessed, "--probes", "--probe-rows", 4, "--json", code=3)
     [probed] = json.loads(said.out)["probes"]
     assert {each["probe"]: each["n_failed"] for each in probed["moves"]}["order"] == 8

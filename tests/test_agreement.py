@@ -178,13 +178,27 @@ def test_fit_to_labels_beside_a_constant() -> None:
     rate = (given_labels >= 0.6 - 1e-9).mean()
     assert (about.n, about.mean) == (len(given_labels), pytest.approx(given_labels.mean()))
     assert about.base_rate.value == pytest.approx(rate)
-    assert about.constant.support.value == pytest.approx(max(rate, 1 - rate))
-    assert about.constant.error.value == pytest.approx(np.abs(given_labels - given_labels.mean()).mean())
-    assert (about.constant.auc.value, about.constant.kappa.value) == (0.5, 0)
+    means = np.nanmean(labels, axis=0)
+    assert about.constant.error.value == pytest.approx(np.nanmean(np.abs(labels - means)))
+    assert about.constant.auc.value == 0.5
     assert found.auc.value > 0.9 and found.error.high < about.constant.error.low
     for each in (found.error, found.auc, found.kappa, found.support, about.base_rate):
         assert each.low < each.value < each.high
     assert fit(said, labels) == found and fit(said, labels, seed=1) != found
+
+
+def test_the_constant_knows_each_subgoal_and_never_a_row() -> None:
+    """Of the first subgoal three of four rows are support, of the second one of four: by hand."""
+    labels = np.array([[1, 0], [1, 0], [1, 1], [0, 0.0]])
+    about = about_labels(labels)
+    assert (about.mean, about.base_rate.value) == (0.5, 0.5)
+    assert about.constant.error.value == pytest.approx(2 * 0.25 * 0.75)
+    assert about.constant.support.value == pytest.approx(0.75) and about.constant.auc.value == 0.5
+    assert about.constant.kappa.value == pytest.approx(kappa(np.tile([0.75, 0.25], (4, 1)), labels))
+    assert about.constant.kappa.value > 0.3
+    alike = about_labels(np.array([[1, NAN], [1, NAN], [0, NAN]]))
+    assert (alike.constant.n, alike.constant.kappa.value) == (3, 0)
+    assert alike.constant.error.value == pytest.approx(4 / 9)
 
 
 @pytest.mark.parametrize(

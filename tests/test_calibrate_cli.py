@@ -44,6 +44,11 @@ def sheet(goalcover: Goalcover, run: Path, *more: object) -> list[dict[str, str]
         return list(csv.DictReader(stream))
 
 
+def without_drawn(lines: list[dict[str, str]], n: int) -> list[dict[str, str]]:
+    """The lines, the first of which do not say how they were drawn."""
+    return [line | {"drawn": ""} if number < n else line for number, line in enumerate(lines)]
+
+
 def filled(lines: list[dict[str, str]], *, drawn: str | None = None, wrong: int = 0) -> Path:
     """A sheet on which people say what is true; with `wrong`, its contrary on every so many lines."""
     column = {subgoal.id: place for place, subgoal in enumerate(SUBGOALS)}
@@ -78,16 +83,42 @@ def test_the_sheet_is_blind_random_and_the_owners_alone(goalcover: Goalcover, ru
 
 
 def test_a_sheet_never_takes_the_place_of_the_data(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
-    before = (tmp_path / "data.jsonl").read_bytes()
-    assert "is the data of this run" in goalcover.refused("calibrate", run, "--sheet", "data.jsonl")
-    assert (tmp_path / "data.jsonl").read_bytes() == before
+    path = tmp_path / "data.csv"
+    path.write_text("".join(f"{cells}\n" for cells in ["question,answer", *(f"q,{answer}" for answer in TRUTH)]))
+    before = path.read_bytes()
+    values = {answer: judged_as(row, truth) for row, (answer, truth) in enumerate(TRUTH.items())}
+    other = judged_run(tmp_path / "other", path, values)
+    assert "is no sheet of ours" in goalcover.refused("calibrate", other, "--sheet", "data.csv")
+    assert path.read_bytes() == before
+    assert "end its name with .csv" in goalcover("calibrate", run, "--sheet", "data.jsonl", code=2).err
+
+
+@pytest.mark.parametrize("label", ["yes", "0", "maybe", "7"])
+def test_a_sheet_never_takes_the_place_of_somebodys_work(goalcover: Goalcover, run: Path, label: str) -> None:
+    lines = sheet(goalcover, run, "-n", 5)
+    lines[4]["label"] = label
+    with Path("sheet.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(lines)
+    before = Path("sheet.csv").read_bytes()
+    assert "sheet.csv has labels in it" in goalcover.refused("calibrate", run, "--sheet", "sheet.csv")
+    assert Path("sheet.csv").read_bytes() == before
+    Path("mine.csv").write_text("id,subgoal,label\n", encoding="utf-8")
+    refused = goalcover.refused("calibrate", run, "--sheet", "mine.csv")
+    assert "mine.csv is there already, and is no sheet of ours.\nChoose another name." in refused
 
 
 def test_from_sheet_to_intervals(goalcover: Goalcover, run: Path) -> None:
     filled(sheet(goalcover, run))
     said = goalcover("calibrate", run, "--labels", "labels.csv")
     assert "Calibrated from the expectation on 120 labels" in said.out and "DIAGNOSTIC" not in said.out
-    for told in ("by the judge", "by labels alone", "by labels and judge", "120 of 120 labels are of rows drawn"):
+    for told in (
+        "by the judge",
+        "by labels alone",
+        "by labels and judge",
+        "120 of 120 labels are of rows drawn, or taken as drawn,",
+    ):
         assert told in said.out
     assert "Audit trail: event 2, " in said.err and CANARY not in said.out + said.err
     found = calibrated(goalcover, run)
@@ -117,7 +148,10 @@ def test_calibrated_is_a_value_like_any_other_from_then_on(goalcover: Goalcover,
     by_judge = checked_show(goalcover("show", run, "--json").out)
     assert {each["verdict"] for each in by_judge["subgoals"]} == {"gap"}
     assert "Calibrated from the expectation on 120 labels" in goalcover("show", run).out
-    assert "its counts and means on the judge alone" in goalcover("show", run, "--value", "calibrated").out
+    assert (
+        "rest on the labels and the judge, means on the judge alone"
+        in goalcover("show", run, "--value", "calibrated").out
+    )
     records = [json.loads(line) for line in goalcover("export", run).out.splitlines()]
     assert {round(record["calibrated"]) for record in records} == {0, 1}
     goalcover("filter", run, "-o", "aligned.jsonl", "--value", "calibrated")
@@ -148,6 +182,51 @@ def test_labels_of_disputed_rows_serve_the_map_alone(goalcover: Goalcover, run: 
     assert (found["calibration"]["n_labels"], found["n_random"]) == (120, 0)
     assert [each["enough_labels"] for each in found["subgoals"]] == [False, False]
     assert "too few labels" in goalcover("calibrate", run, "--labels", "labels.csv").out
+
+
+def test_labels_that_do_not_say_how_they_were_drawn_are_random_only_if_none_does(
+    goalcover: Goalcover, run: Path
+) -> None:
+    lines = sheet(goalcover, run)
+    filled(without_drawn(lines, 120))
+    said = goalcover("calibrate", run, "--labels", "labels.csv", "--json")
+    assert "labels.csv does not say how its rows were chosen" in said.err
+    assert json.loads(said.out)["n_random"] == 120
+    filled([*without_drawn(lines, 30), lines[0] | {"id": "of no row", "drawn": ""}])
+    said = goalcover("calibrate", run, "--labels", "labels.csv", "--json")
+    assert "30 labels of labels.csv do not say how the row was chosen, while others do" in said.err
+    assert json.loads(said.out)["n_random"] == 90
+    filled(lines)
+    assert "how" not in goalcover("calibrate", run, "--labels", "labels.csv", "--json").err
+
+
+def test_a_judge_that_never_looks_at_the_row_is_for_diagnosis_only(
+    goalcover: Goalcover, tmp_path: Path, run: Path
+) -> None:
+    """It knows that hardly any row supports the first subgoal, and most the second."""
+    truth = {answer: (n % 10 == 0, n % 10 != 0) for n, answer in enumerate(TRUTH)}
+    blind = judged_run(tmp_path / "blind", tmp_path / "data.jsonl", {answer: [0.2, 0.7] for answer in TRUTH})
+    with Path("labels.csv").open("w", encoding="utf-8", newline="") as stream:
+        lines = sheet(goalcover, blind)
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        for line in lines:
+            writer.writerow(line | {"label": int(truth[line["output"]][line["subgoal"] == "causes"])})
+    said = goalcover("calibrate", blind, "--labels", "labels.csv")
+    assert said.out.startswith("DIAGNOSTIC ONLY: the judge agrees with people's labels at rho = ")
+    assert "within subgoals" in said.out and "always the subgoal's mean" in said.out
+
+
+def test_where_no_subgoal_has_labels_that_differ_nothing_is_told_of_the_judge(goalcover: Goalcover, run: Path) -> None:
+    lines = sheet(goalcover, run)
+    with Path("labels.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(lines[0]))
+        writer.writeheader()
+        writer.writerows(line | {"label": "yes" if line["subgoal"] == "causes" else "no"} for line in lines)
+    found = calibrated(goalcover, run)["calibration"]
+    assert (found["agreement"], found["diagnostic_only"]) == (None, True)
+    shown = goalcover("show", run).out
+    assert shown.startswith("DIAGNOSTIC ONLY: no subgoal has labels that differ") and "= unknown (floor" in shown
 
 
 def test_another_judge_or_goal_has_no_calibration(goalcover: Goalcover, run: Path) -> None:
@@ -202,6 +281,19 @@ def test_the_record_holds_numbers_and_digests_and_is_sealed(goalcover: Goalcover
 @pytest.mark.parametrize("given", [[], ["--labels", "a.csv", "--sheet", "b.csv"]])
 def test_it_is_told_what_to_do(goalcover: Goalcover, run: Path, given: list[str]) -> None:
     assert "Give either --sheet FILE" in goalcover("calibrate", run, *given, code=2).err
+
+
+@pytest.mark.parametrize("idle", [["-n", "60"], ["--seed", "0"]])
+def test_an_option_of_the_sheet_is_refused_with_labels(goalcover: Goalcover, run: Path, idle: list[str]) -> None:
+    assert "-n and --seed are for a --sheet" in goalcover("calibrate", run, "--labels", "a.csv", *idle, code=2).err
+
+
+@pytest.mark.parametrize(("n", "told"), [(0, "holds no rows"), (1, "There is 1 label of")])
+def test_no_label_and_one(goalcover: Goalcover, run: Path, n: int, told: str) -> None:
+    filled([sheet(goalcover, run)[0]])
+    path = Path("labels.csv")
+    path.write_text("".join(path.read_text(encoding="utf-8").splitlines(keepends=True)[: n + 1]), encoding="utf-8")
+    assert told in goalcover.refused("calibrate", run, "--labels", "labels.csv")
 
 
 def test_too_few_labels_are_refused_and_nothing_is_kept(goalcover: Goalcover, run: Path) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from sklearn.isotonic import IsotonicRegression
 
-from goalcover_local.calibration import LEAST_LABELS, Calibration, Fitted, fit
+from goalcover_local.calibration import LEAST_AGREEMENT, LEAST_LABELS, Calibration, Fitted, fit
 from goalcover_local.errors import DataError
 
 NAN = float("nan")
@@ -24,8 +25,23 @@ def people(n: int, *, noise: float, seed: int = 0) -> tuple[np.ndarray, np.ndarr
     return values, labels, np.arange(n)
 
 
-def fitted(values: np.ndarray, labels: np.ndarray, samples: np.ndarray, **more: float) -> Fitted:
-    return fit(values, labels, samples, judge="a" * 64, goal="b" * 64, **more)  # type: ignore[arg-type]
+def fitted(
+    values: np.ndarray,
+    labels: np.ndarray,
+    samples: np.ndarray,
+    subgoals: np.ndarray | None = None,
+    **more: float,
+) -> Fitted:
+    """The fit, of one subgoal if none are told."""
+    asked = np.zeros(len(values), dtype=np.int64) if subgoals is None else subgoals
+    return fit(values, labels, samples, asked, judge="a" * 64, goal="b" * 64, **more)  # type: ignore[arg-type]
+
+
+def of_two_subgoals(n: int = 200, seed: int = 0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels of a subgoal that most rows support and of one that few do, with samples and subgoals."""
+    subgoals = np.tile([0, 1], n)
+    labels = (np.random.default_rng(seed).random(2 * n) < np.where(subgoals == 0, 0.9, 0.1)).astype(float)
+    return labels, np.repeat(np.arange(n), 2), subgoals
 
 
 @settings(max_examples=25, deadline=None)
@@ -47,6 +63,69 @@ def test_a_good_judge_agrees_and_a_useless_one_is_for_diagnosis_only() -> None:
     assert useless.agreement < 0.2 and useless.diagnostic_only
     inverted = fitted(1 - values, labels, samples).calibration
     assert inverted.diagnostic_only
+
+
+def test_a_judge_that_never_looks_at_the_row_is_for_diagnosis_only() -> None:
+    """It knows how common support of each subgoal is, and so agrees with people over all pairs together."""
+    labels, samples, subgoals = of_two_subgoals()
+    constant = np.where(subgoals == 0, 0.7, 0.3)
+    found = fitted(constant, labels, samples, subgoals)
+    assert spearmanr(found.blind, labels).statistic > LEAST_AGREEMENT
+    assert found.calibration.agreement < 0.1 and found.calibration.diagnostic_only
+    assert found.calibration.error == pytest.approx(found.calibration.constant_error)
+    noisy = np.clip(constant + 0.05 * np.random.default_rng(1).normal(size=len(labels)), 0, 1)
+    told = fitted(noisy, labels, samples, subgoals).calibration
+    assert told.agreement < 0.2 and told.diagnostic_only
+
+
+def test_a_judge_that_is_inverted_within_subgoals_is_for_diagnosis_only() -> None:
+    labels, samples, subgoals = of_two_subgoals()
+    inverted = np.where(subgoals == 0, 0.7, 0.3) - 0.1 * labels
+    found = fitted(inverted, labels, samples, subgoals)
+    assert spearmanr(found.blind, labels).statistic > LEAST_AGREEMENT, "over all pairs together it seems to agree"
+    assert found.calibration.agreement < 0 and found.calibration.diagnostic_only
+
+
+def test_a_judge_that_looks_at_the_row_is_believed() -> None:
+    labels, samples, subgoals = of_two_subgoals()
+    noise = np.random.default_rng(1).normal(size=len(labels))
+    good = np.clip(np.where(subgoals == 0, 0.5, 0.4) + 0.2 * labels + 0.05 * noise, 0, 1)
+    told = fitted(good, labels, samples, subgoals).calibration
+    assert told.agreement > 0.7 and told.error < told.constant_error / 2 and not told.diagnostic_only
+
+
+def test_agreement_is_the_mean_within_subgoals_weighted_by_labels() -> None:
+    """The third subgoal has labels of one kind alone: it counts in the errors, and nowhere else."""
+    labels, samples, subgoals = of_two_subgoals(40)
+    keep = (subgoals == 0) | (samples < 20)
+    labels, samples, subgoals = labels[keep], samples[keep], subgoals[keep]
+    labels, samples = np.append(labels, np.ones(10)), np.append(samples, np.arange(10))
+    subgoals = np.append(subgoals, np.full(10, 2))
+    values = np.clip(0.4 + 0.2 * labels + 0.2 * np.random.default_rng(2).normal(size=len(labels)), 0, 1)
+    found = fitted(values, labels, samples, subgoals)
+    first, second = (spearmanr(found.blind[subgoals == n], labels[subgoals == n]).statistic for n in (0, 1))
+    assert found.calibration.agreement == pytest.approx((40 * first + 20 * second) / 60)
+    assert abs(first - second) > 0.01, "so that the weights matter"
+    assert found.calibration.error == pytest.approx(np.abs(found.blind - labels).mean())
+
+
+def test_where_no_subgoal_has_labels_that_differ_nobody_can_tell() -> None:
+    _, samples, subgoals = of_two_subgoals(30)
+    told = fitted(subgoals * 0.4 + 0.2, subgoals.astype(float), samples, subgoals).calibration
+    assert np.isnan(told.agreement) and told.diagnostic_only
+    assert told.record()["agreement"] is None
+    again = Calibration.from_record(json.loads(json.dumps(told.record(), allow_nan=False)))
+    assert np.isnan(again.agreement) and again.diagnostic_only and again.at == told.at
+
+
+def test_a_subgoal_whose_labels_a_map_never_saw_is_held_against_the_mean_of_all() -> None:
+    """Two samples, each predicted by the other; labels of the second subgoal are of the second sample alone."""
+    values, labels, _ = people(40, noise=0.1)
+    samples, subgoals = np.repeat([0, 1], 20), np.repeat([0, 0, 0, 1], 10)
+    first, second = labels[:20].mean(), labels[20:30].mean()
+    by_hand = np.abs(np.r_[labels[:20] - second, labels[20:] - first]).mean()
+    assert first != second
+    assert fitted(values, labels, samples, subgoals).calibration.constant_error == pytest.approx(by_hand)
 
 
 def test_the_floor_is_the_users() -> None:

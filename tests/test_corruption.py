@@ -120,7 +120,40 @@ def test_a_relative_change_of_next_to_nothing_is_not_stated() -> None:
     assert least.relative == -1.0
     assert isnan(nothing.relative) and nothing.absolute == pytest.approx(-0.0199)
     assert nothing.low < nothing.absolute < nothing.high < 0, "the interval is that of the absolute change"
-    assert more.relative == -1.0 == pytest.approx(more.low) and effect.most_affected
+    assert more.relative == -1.0 == pytest.approx(more.low)
+    assert not effect.most_affected, "another had little to say, and lost all of it"
+
+
+def test_another_that_had_next_to_nothing_and_keeps_it_does_not_count() -> None:
+    values = np.zeros((100, 2))
+    values[:10, 1], values[50, 0] = 0.21, 0.5
+    [effect] = corrupted(values, (np.arange(100) < 10)[None], 1).effects
+    assert isnan(effect.cells[0].relative) and effect.most_affected
+
+
+def test_rows_that_hold_one_sample_are_no_evidence_of_their_own() -> None:
+    """Copies are removed together: taken one by one, a removal at random would be flagged too often."""
+    random = np.random.default_rng(5)
+    samples = np.repeat(np.arange(60), 10)
+    flagged = {"rows": 0, "samples": 0}
+    for _ in range(100):
+        values = np.repeat(random.random(60), 10)[:, None]
+        removed = np.isin(samples, random.permutation(60)[:6])[None]
+        for name, keys in (("rows", None), ("samples", samples)):
+            found = corrupt(values, removed, ["a"], [0], names=["x"], samples=keys, n_draws=500, n_replicates=20)
+            flagged[name] += found.effects[0].flagged
+    assert flagged["samples"] <= 5 < flagged["rows"]
+
+
+def test_the_bootstrap_draws_samples_with_all_their_rows() -> None:
+    random = np.random.default_rng(6)
+    values = random.random(40)[:, None]
+    copies, removed = np.repeat(values, 5, axis=0), np.repeat(np.arange(40) < 10, 5)[None]
+    wide, narrow = (
+        corrupt(copies, removed, ["a"], [0], names=["x"], samples=keys, n_draws=100).effects[0].cells[0]
+        for keys in (np.repeat(np.arange(40), 5), None)
+    )
+    assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
 
 
 def test_a_subgoal_without_judgements_is_missing() -> None:
@@ -254,14 +287,16 @@ def test_a_strategic_sample_is_half_base_and_half_patterns(
     half = size - len(base)
     quotas = [half // k + (number < half % k) for number in range(k)]
     free = set(range(n)) - set(base.tolist())
+    lacking = 0
     for number, quota in enumerate(quotas):
         matching = free & set(np.flatnonzero(matched[number]).tolist())
         taken = [each for each in drawn(n, seed).tolist() if each in matching][:quota]
-        assert shortfalls[number] == quota - len(taken)
+        assert shortfalls[number] == max(0, quota - int(matched[number, positions].sum()))
         assert set(taken) <= set(positions.tolist())
         free -= set(taken)
+        lacking += quota - len(taken)
     rest = set(positions.tolist()) - set(base.tolist())
-    if not shortfalls.sum() and k:
+    if not lacking and k:
         assert all(matched[:, each].any() for each in rest)
         assert len(rest) == half
     again = strategic(matched, size, seed)[0]

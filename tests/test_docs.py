@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,3 +133,13 @@ def test_the_two_first_commands_can_be_run(name: str) -> None:
     for line in script.read_text(encoding="utf-8").splitlines():
         for command in re.findall(r"(?:^|[ (!&|])goalcover ([^|&>)]+)", line.partition("#")[0]):
             check(shlex.split(command), whole=True)
+
+
+@pytest.mark.parametrize("name", ["reproduce_validation", "bench_agreement.py"])
+def test_a_script_of_a_study_tells_how_it_is_called(name: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / name), "--help"]
+    said = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    options = set(re.findall(r"--[a-z]+", said)) - {"--help"}
+    assert {"--data", "--judge"} <= options
+    page = (ROOT / "scripts" / name).read_text(encoding="utf-8").split('"""')[1]
+    assert set(re.findall(r"--[a-z]+", page)) <= options, "what its own text shows is there"

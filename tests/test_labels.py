@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goalcover_local.errors import DataError
-from goalcover_local.labels import SHEET, Label, read_labels, write_sheet
+from goalcover_local.labels import SHEET, Label, has_labels, is_sheet, read_labels, write_sheet
 from goalcover_local.outputs import placed
 
 CANARY = "Zwiebelkuchen4711"
@@ -70,12 +70,24 @@ def test_what_is_not_labelled_yet_is_passed_over(tmp_path: Path) -> None:
     assert read_labels(file(tmp_path, "id,subgoal,label\n1,a,\n1,a, \n1,a,1\n")) == ([Label("1", "a", 1.0, 4)], [])
 
 
-@pytest.mark.parametrize("bad", ["1.01", "-0.1", "nan", "inf", "maybe", CANARY, "1e400", "60%"])
+def test_people_may_say_y_and_n(tmp_path: Path) -> None:
+    labels, refusals = read_labels(file(tmp_path, "id,subgoal,label\n1,a,y\n2,a,N\n"))
+    assert ([label.value for label in labels], refusals) == ([1.0, 0.0], [])
+
+
+@pytest.mark.parametrize("above", ["1.01", "5", "1,5", " 2 "])
+def test_a_label_above_1_is_of_another_scale_and_refuses_the_file(tmp_path: Path, above: str) -> None:
+    with pytest.raises(DataError, match="has a label above 1 on line 3") as refused:
+        read_labels(file(tmp_path, f'id,subgoal,label\nr1,a,1\nr2,a,"{above}"\n'))
+    assert "turn 1 to 5 into" in refused.value.mend
+
+
+@pytest.mark.parametrize("bad", ["-0.1", "nan", "inf", "maybe", CANARY, "1e400", "60%"])
 def test_a_bad_value_is_refused_by_line_and_not_quoted(tmp_path: Path, bad: str) -> None:
     labels, [refusal] = read_labels(file(tmp_path, f"id,subgoal,label\nr1,a,1\nr2,a,{bad}\n"))
     assert [label.row for label in labels] == ["r1"]
     assert (refusal.source, refusal.line) == ("labels.csv", 3)
-    assert refusal.reason == "column 'label' is no number from 0 to 1, and neither yes nor no"
+    assert refusal.reason == "column 'label' must be yes, no or a number from 0 to 1"
 
 
 @pytest.mark.parametrize(
@@ -86,9 +98,9 @@ def test_a_bad_value_is_refused_by_line_and_not_quoted(tmp_path: Path, bad: str)
         ({"id": " ", "subgoal": "a", "label": 1}, "column 'id' is empty"),
         ({"id": [CANARY], "subgoal": "a", "label": 1}, "column 'id' is no text"),
         ({"id": "r", "subgoal": None, "label": 1}, "column 'subgoal' is no text"),
-        ({"id": "r", "subgoal": "a", "label": [CANARY]}, "column 'label' is no number"),
-        ({"id": "r", "subgoal": "a", "label": 1, "drawn": CANARY}, "column 'drawn' is none of random, disagreement"),
-        ({"id": "r", "subgoal": "a", "label": 1, "drawn": [CANARY]}, "column 'drawn' is none of random, disagreement"),
+        ({"id": "r", "subgoal": "a", "label": [CANARY]}, "column 'label' must be yes, no or a number"),
+        ({"id": "r", "subgoal": "a", "label": 1, "drawn": CANARY}, "column 'drawn' must be random, disagreement or"),
+        ({"id": "r", "subgoal": "a", "label": 1, "drawn": [CANARY]}, "column 'drawn' must be random, disagreement or"),
         ({"id": "good", "subgoal": "a", "label": 0}, "the same id and subgoal have a label on line 1"),
     ],
 )
@@ -116,6 +128,13 @@ def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path, name: str, raw: 
     with pytest.raises(DataError, match=problem) as error:
         read_labels(tmp_path / name)
     assert error.value.mend
+
+
+@pytest.mark.parametrize("text", ["", "id,subgoal,label\n"])
+def test_an_empty_file_is_told_what_it_lacks(tmp_path: Path, text: str) -> None:
+    with pytest.raises(DataError, match="holds no rows") as refused:
+        read_labels(file(tmp_path, text))
+    assert refused.value.mend == "Give a file with at least one label."
 
 
 def test_an_absent_file_is_an_error(tmp_path: Path) -> None:
@@ -161,3 +180,47 @@ def test_what_is_written_is_read_again(
 
 def test_an_empty_sheet_has_a_header(tmp_path: Path) -> None:
     assert cells(sheet(tmp_path / "sheet.csv")) == [list(SHEET)]
+
+
+HEADER = ",".join(SHEET)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        HEADER,
+        f"\ufeff{HEADER},spread\r\n",
+        HEADER.replace(",", ";"),
+        HEADER.replace(",", "\t"),
+        ",".join(f'"{column}"' for column in SHEET),
+    ],
+)
+def test_a_sheet_is_known_by_its_first_columns(tmp_path: Path, text: str) -> None:
+    assert is_sheet(file(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["", "id,subgoal,label\n1,a,1\n", f"note,{HEADER}\n", '{"id": 1}\n', "\0\n"])
+def test_what_begins_otherwise_is_no_sheet(tmp_path: Path, text: str) -> None:
+    assert not is_sheet(file(tmp_path, text))
+
+
+@pytest.mark.parametrize("delimiter", [",", ";"])
+@pytest.mark.parametrize(
+    ("cell", "filled"), [("", False), (" ", False), ("yes", True), ("0", True), ("maybe", True), ("7", True)]
+)
+def test_whatever_stands_in_the_labels_column_is_work(tmp_path: Path, cell: str, filled: bool, delimiter: str) -> None:
+    lines = [HEADER, "r1,a,A,i,o,,random", f"r2,a,A,i,o,{cell},random"]
+    path = file(tmp_path, "\n".join(lines).replace(",", delimiter))
+    assert is_sheet(path) and has_labels(path) is filled
+
+
+@pytest.mark.parametrize("rest", [b"r1,a,A,i,o\n", b"r\xe9,a,A,i,o,,random\n", b'r1,a,A,"i"i,o,,random\n'])
+def test_a_row_that_cannot_be_read_may_be_work(tmp_path: Path, rest: bytes) -> None:
+    (tmp_path / "sheet.csv").write_bytes(HEADER.encode() + b"\n" + rest)
+    assert has_labels(tmp_path / "sheet.csv")
+
+
+def test_a_sheet_just_written_has_no_labels(tmp_path: Path) -> None:
+    assert not has_labels(sheet(tmp_path / "empty.csv"))
+    path = sheet(tmp_path / "sheet.csv", {"id": "=1", "subgoal": "a", "output": "x" * 200_000})
+    assert is_sheet(path) and not has_labels(path)

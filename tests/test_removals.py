@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goalcover_local.errors import DataError, GoalError
+from goalcover_local.goal_files.reading import read_goal
 from goalcover_local.resampling import drawn
 from goalcover_local.resources import shipped
 from goalcover_local.studies.removals import (
@@ -192,7 +195,9 @@ def test_a_share_for_a_label_that_no_row_has_is_refused() -> None:
 
 
 def test_ids_choose_their_rows() -> None:
-    assert chosen(Listed(frozenset({"data:2", "data:9"})), {}, {}, {}) == [1]
+    way = Listed(frozenset({"data:2", "data:9", "data:10"}))
+    assert chosen(way, {}, {}, {}) == [1]
+    assert (way.n_unknown(samples("a", "b", "c")), way.n_unknown(samples(*"abcdefghij"))) == (2, 0)
 
 
 @given(st.integers(1, 300), st.floats(0.01, 1), st.integers(0, 10**6))
@@ -313,8 +318,17 @@ BROKEN = {
     "removal 1: 'terms' is a text, not a list": REMOVAL + 'terms = "x"',
     "removal 1: 'terms' holds a number at place 2": REMOVAL + 'terms = ["x", 1]',
     "removal 1: 'pattern' is no regular expression": REMOVAL + 'pattern = "(x"',
-    "removal 1 removes every row: its pattern fits nothing at all.": REMOVAL + 'pattern = "x*"',
-    "removal 1 removes every row: its": REMOVAL + "terms = []",
+    "removal 1: 'pattern' is no regular expression: the repetition number": REMOVAL + 'pattern = "x{99999999999}"',
+    "removal 1: 'pattern' is no regular expression: maximum": (
+        REMOVAL + 'pattern = "' + 5000 * "(" + "x" + 5000 * ")" + '"'
+    ),
+    "removal 1: 'pattern' matches an empty text, so it would remove every row. Let it need": (
+        REMOVAL + 'pattern = "x*"'
+    ),
+    "removal 1: 'pattern' matches an empty text": REMOVAL + 'terms = ["x"]\npattern = "y?"',
+    "removal 1: 'terms' is empty. Name at least one word.": REMOVAL + "terms = []",
+    "removal 1: 'terms' is empty": REMOVAL + 'terms = []\npattern = "x"',
+    "removal 1: keep is 1: nothing would be removed. Give a share below 1.": REMOVAL + 'terms = ["x"]\nkeep = 1',
     "removal 1: 'column' needs 'values' or 'shares'": REMOVAL + 'column = "a"',
     "removal 1: 'column' needs 'values' or 'shares'.": REMOVAL + 'column = "a"\nvalues = ["b"]\nshares = {b = 1}',
     "removal 1: the shares do not sum to 1": REMOVAL + 'column = "a"\nshares = {b = 0.5, c = 0.4}',
@@ -338,6 +352,37 @@ def test_what_is_wrong_with_a_study_is_told_with_its_place(tmp_path: Path, told:
         study(tmp_path, BROKEN[told])
     assert told in str(caught.value)
     assert str(tmp_path) in caught.value.problem and caught.value.mend
+
+
+def test_a_goal_is_no_study_and_a_study_no_goal(tmp_path: Path) -> None:
+    study(tmp_path, REMOVAL + "random = 0.1")
+    with pytest.raises(GoalError) as caught:
+        read_study(tmp_path / "goal.toml")
+    assert caught.value.problem == f"{tmp_path / 'goal.toml'} is a goal, not a study."
+    assert caught.value.mend == "Write a study.toml that names it; docs/guide.md has one."
+    with pytest.raises(GoalError) as caught:
+        read_goal(tmp_path / "study.toml")
+    assert caught.value.problem == f"{tmp_path / 'study.toml'} is a study, not a goal."
+    (tmp_path / "other.toml").write_text('goal = "study.toml"\n' + REMOVAL + "random = 0.1", encoding="utf-8")
+    with pytest.raises(GoalError, match=r"study\.toml is a study, not a goal"):
+        read_study(tmp_path / "other.toml")
+
+
+@pytest.mark.parametrize("name", ["two\nlines.toml", "a\x1b[31m.toml", "no\udcfftext.toml"])
+def test_the_name_of_a_study_is_one_line_of_text(tmp_path: Path, name: str) -> None:
+    with pytest.raises(GoalError) as caught:
+        read_study(tmp_path / name)
+    assert "holds a line break or a control character" in caught.value.problem and caught.value.mend
+    assert caught.value.problem.isprintable()
+
+
+def test_what_python_may_read_otherwise_one_day_is_not_warned_of(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        way = removal(tmp_path, "pattern = '[[a]b'").way
+        re.purge()
+        assert chosen(way, {}, {}) == []
+        assert way.chosen(samples("a b", "A [B "), [{}, {}], 0).tolist() == [False, True]
 
 
 def test_a_goal_that_is_nowhere_is_told(tmp_path: Path) -> None:

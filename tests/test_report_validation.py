@@ -1,23 +1,21 @@
-"""A validation's record, its tables in Markdown and its figure: exact, the same each time, safe whatever names hold."""
+"""A validation's tables in Markdown and its figure: exact, the same each time, safe whatever names hold."""
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
-from collections.abc import Mapping
-from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
-import numpy as np
 import pytest
+from validated import IDS, cell_by_hand, mix, record, small
 
 from goalcover_local.report import validation
 from goalcover_local.report.figures import OTHER, TARGET, dumbbells
-from goalcover_local.studies.corruption import Corruption, corrupt, measured
+from goalcover_local.report.records import outcomes
+from goalcover_local.report.validation import percent
+from goalcover_local.studies.corruption import LEAST_BASE
 
-IDS = ("plain", "hearts", "drugs")
 HOSTILE = (
     "a | b",
     "a \\| b",
@@ -33,85 +31,7 @@ HOSTILE = (
 )
 
 
-def values() -> np.ndarray:
-    """Ten rows whose first four teach hearts, and whose first and fifth teach drugs."""
-    found = np.full((10, 3), 0.2)
-    found[:, 0] = 0.6
-    found[:4, 1] = 0.8
-    found[[0, 4], 2] = [0.6, 1.0]
-    return found
-
-
-def mix(name: str, seed: int | None, names: tuple[str, ...] = ("Heart rows", "Half of them")) -> dict[str, Any]:
-    """A mix with a whole removal and a natural gap, both of hearts."""
-    removed = np.array([np.arange(10) < 4, np.arange(10) < 2])
-    found: Mapping[str, Corruption] = {
-        measure: corrupt(
-            measured(values(), measure),
-            removed,
-            IDS,
-            [1, 1],
-            names=names,
-            kinds=["removal", "natural gap"],
-            n_draws=999,
-            n_replicates=200,
-        )
-        for measure in ("alignment", "graded support", "support")
-    }
-    return validation.mix_record(name, seed, found)
-
-
-def record(names: tuple[str, ...] = ("Heart rows", "Half of them"), **more: Any) -> dict[str, Any]:
-    mixes = [mix("natural", None, names), mix("strategic", 3, names), mix("strategic", 4, names)]
-    told = {"study": "hearts", "card": "by hand", "judge": "0123456789abcdef", "value": "corrected", "seed": 3}
-    return {**told, "n_seeds": 2, "n_rows": 10, "mixes": mixes, **more}
-
-
-# The record
-
-
-def test_the_record_is_what_was_found() -> None:
-    found = mix("natural", None)
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert (found["mix"], found["seed"], found["n_rows"]) == ("natural", None, 10)
-    assert list(found["measures"]) == ["alignment", "graded support", "support"]
-    first, second = found["measures"]["alignment"]["removals"]
-    assert first == first | {
-        "removal": "Heart rows",
-        "target": "hearts",
-        "kind": "removal",
-        "n_removed": 4,
-        "retention": 0.6,
-        "most_affected": True,
-    }
-    assert (second["kind"], second["n_removed"], second["retention"]) == ("natural gap", 2, 0.8)
-    told = {cell["subgoal"]: cell for cell in first["subgoals"]}
-    assert list(told) == list(IDS) and [cell["target"] for cell in told.values()] == [False, True, False]
-    assert told["hearts"] == told["hearts"] | {
-        "original": 0.44,
-        "after": 0.2,
-        "absolute": -0.24,
-        "relative": -0.545455,
-    }
-    assert told["plain"] == told["plain"] | {"original": 0.6, "after": 0.6, "relative": 0.0, "p": 1.0}
-    # Of 210 ways to remove four of ten rows one takes all that teach hearts.
-    assert told["hearts"]["p"] == pytest.approx(1 / 210, abs=0.006)
-    apart = found["measures"]["alignment"]["separation"]
-    assert (apart["n"], apart["n_most_affected"]) == (1, 1)
-    assert apart["target"] == 0.545455
-    assert apart["others"] == pytest.approx((0.0 + (0.32 - 2 / 6) / 0.32) / 2, abs=1e-6)
-    assert apart["d"] is None and apart["p"] is None, "one removal has no spread"
-    assert found["measures"]["alignment"]["natural_gaps"]["n"] == 1
-    lost = {cell["subgoal"]: cell for cell in found["measures"]["graded support"]["removals"][0]["subgoals"]}
-    assert (lost["hearts"]["original"], lost["hearts"]["after"], lost["hearts"]["relative"]) == (0.4, 0.0, -1.0)
-
-
-@pytest.mark.parametrize(
-    ("value", "told"),
-    [(float("nan"), None), (1 / 3, 0.333333), (1 / 10001, 9.999e-05), (1.5e-9, 1.5e-09), (1.85e-16, 0.0)],
-)
-def test_numbers_keep_six_digits_however_small(value: float, told: float | None) -> None:
-    assert validation.number(value) == told
+# In words
 
 
 def test_cells_pair_alignment_with_what_is_lost() -> None:
@@ -123,114 +43,46 @@ def test_cells_pair_alignment_with_what_is_lost() -> None:
     assert found[1][1]["original"] == 0.44 and found[1][2]["original"] == 0.4
 
 
-# In words
-
-
-def cell(subgoal: str, *numbers: float | None, target: bool = False) -> dict[str, Any]:
-    names = ("original", "after", "absolute", "relative", "low", "high", "p")
-    return {"subgoal": subgoal, "target": target, **dict(zip(names, numbers, strict=True))}
-
-
-def small() -> dict[str, Any]:
-    """A record written by hand: a removal that is noticed, and one whose rows were not there."""
-
-    def removals(hearts: dict[str, Any], drugs: dict[str, Any], flagged: bool) -> list[dict[str, Any]]:
-        told = {"target": "hearts", "kind": "removal", "n_removed": 4, "retention": 0.6, "most_affected": True}
-        return [{"removal": "Heart rows", **told, "flagged": flagged, "subgoals": [hearts, drugs]}]
-
-    aligned = removals(
-        cell("hearts", 0.44, 0.2, -0.24, -0.545455, -0.6, -0.4, 0.0005, target=True),
-        cell("drugs", 0.01, 0.012, 0.002, None, -0.001, 0.005, 0.7),
-        True,
-    )
-    lost = removals(
-        cell("hearts", 0.4, 0.0, -0.4, -1.0, -1.0, -1.0, 0.0005, target=True),
-        cell("drugs", None, None, None, None, None, None, None),
-        True,
-    )
-    separation = {
-        "n": 1,
-        "n_most_affected": 1,
-        "n_flagged": 1,
-        "target": 0.545455,
-        "target_interval": [0.4, 0.6],
-        "others": 0.021,
-        "others_interval": [None, None],
-        "p": None,
-        "p_ranks": None,
-        "d": 1.236,
-        "d_paired": None,
-        "d_interval": [0.9, 1.5],
-    }
-    both = {
-        "alignment": {"removals": aligned, "separation": separation, "natural_gaps": None},
-        "graded support": {"removals": lost, "separation": None, "natural_gaps": None},
-    }
-    mixes = [
-        {"mix": "natural", "seed": None, "n_rows": 10, "measures": both},
-        {"mix": "strategic", "seed": 0, "n_rows": 8, "measures": both},
-    ]
-    told = {"study": "hearts", "card": "by hand", "judge": "0123456789abcdef", "value": "corrected", "seed": 0}
-    return {**told, "n_seeds": 1, "n_rows": 10, "mixes": mixes}
-
-
 GOLDEN = r"""# Validation: hearts
 
-Judge by hand (digest 0123456789ab), value corrected, 10 rows judged. A star marks the subgoal that should fall. `chance` is the share of random removals of as many rows that lower it as much.
+Judge by hand (digest 0123456789ab), value corrected, 10 rows judged. A star marks the subgoal that should fall; p is the share of random removals of as many rows that lower it as much.
+
+Whatever was removed, its target fell by more than chance, and no other subgoal fell as far: this judge sees these capabilities in these data.
+
+3 of 20 judgements failed and are left out.
 
 ## Natural mix, 10 rows
 
-| removed | subgoal | alignment | after | change | 95% interval | chance | support | after | change | 95% interval | kept |
-|---|---|---|---|---|---|---|---|---|---|---|---|
-| Heart rows | hearts \* | 0.440 | 0.200 | -54.5% | -60.0% to -40.0% | 0.0005 | 0.400 | 0.000 | -100.0% | -100.0% to -100.0% | 60.0% |
-|  | drugs | 0.010 | 0.012 | +0.002 | -0.001 to +0.005 | 0.7000 | – | – | – | – to – |  |
+| subgoal | alignment | change (95% interval) | p | graded support | change (95% interval) |
+|---|---|---|---|---|---|
+| Heart rows: 4 of 10 rows taken, 60.0% kept |  |  |  |  |  |
+| - hearts \* | 0.440 → 0.200 | -54.5% (-60.0, -40.0) | 0.0005 | 0.400 → 0.000 | -100.0% (-100.0, -100.0) |
+| - drugs | 0.010 → 0.012 | +0.002 (-0.001, +0.005) | 0.7000 | – → – | – (–, –) |
 
-- removals: the target is the most affected in 1 of 1, and falls by more than chance (p < 0.01) in 1 of 1
-- removals, alignment: targets lose 54.5% (40.0% to 60.0%), others 2.1% (– to –); Cohen's d, pooled, 1.24 (0.90 to 1.50), n = 1
+- removals: the target falls by more than chance (p < 0.01) in 1 of 1, and the most of all subgoals in 1 of 1
+- removals, alignment: targets change by -54.5% (-60.0% to -40.0%), others change by -2.1% (– to –); Cohen's d, pooled, 1.24 (0.90 to 1.50); n = 1
 
 ## Strategic sample, seed 0, 8 rows
 
-| removed | subgoal | alignment | after | change | 95% interval | chance | support | after | change | 95% interval | kept |
-|---|---|---|---|---|---|---|---|---|---|---|---|
-| Heart rows | hearts \* | 0.440 | 0.200 | -54.5% | -60.0% to -40.0% | 0.0005 | 0.400 | 0.000 | -100.0% | -100.0% to -100.0% | 60.0% |
-|  | drugs | 0.010 | 0.012 | +0.002 | -0.001 to +0.005 | 0.7000 | – | – | – | – to – |  |
+| subgoal | alignment | change (95% interval) | p | graded support | change (95% interval) |
+|---|---|---|---|---|---|
+| Heart rows: 4 of 8 rows taken, 60.0% kept |  |  |  |  |  |
+| - hearts \* | 0.440 → 0.200 | -54.5% (-60.0, -40.0) | 0.0005 | 0.400 → 0.000 | -100.0% (-100.0, -100.0) |
+| - drugs | 0.010 → 0.012 | +0.002 (-0.001, +0.005) | 0.7000 | – → – | – (–, –) |
 
-- removals: the target is the most affected in 1 of 1, and falls by more than chance (p < 0.01) in 1 of 1
-- removals, alignment: targets lose 54.5% (40.0% to 60.0%), others 2.1% (– to –); Cohen's d, pooled, 1.24 (0.90 to 1.50), n = 1
+- removals: the target falls by more than chance (p < 0.01) in 1 of 1, and the most of all subgoals in 1 of 1
+- removals, alignment: targets change by -54.5% (-60.0% to -40.0%), others change by -2.1% (– to –); Cohen's d, pooled, 1.24 (0.90 to 1.50); n = 1
 
-## Over 1 strategic samples
+## Over 2 strategic samples
 
-| removed | target | alignment | over seeds | most affected | p \< 0.01 | support | over seeds |
+| removed | target | alignment | over seeds | most affected | p \< 0.01 | graded support | over seeds |
 |---|---|---|---|---|---|---|---|
-| Heart rows | hearts | -54.5% | -54.5% to -54.5% | 1 of 1 | 1 of 1 | -100.0% | -100.0% to -100.0% |
-
-Whatever was removed, its target fell by more than chance, and no other subgoal fell as far: this judge sees these capabilities in these data.
+| Heart rows | hearts | -54.5% | -54.5% to -54.5% | 2 of 2 | 2 of 2 | -100.0% | -100.0% to -100.0% |
 """  # noqa: E501
 
 
 def test_markdown_is_as_it_was() -> None:
     assert validation.markdown(small()) == GOLDEN
-
-
-def test_the_natural_mix_decides_what_to_believe() -> None:
-    told = small()
-    [whole] = validation.judgement(told)
-    assert "more than chance" in whole
-    for removal in told["mixes"][0]["measures"]["alignment"]["removals"]:
-        removal["flagged"] = False
-    assert validation.judgement(told) == [
-        "NOT NOTICED: Heart rows. Its removal does not lower hearts by more than chance: do not trust this judge's "
-        "coverage of hearts on these data."
-    ]
-
-
-def test_what_could_not_be_tested_is_not_held_against_the_judge() -> None:
-    told = json.loads(json.dumps(small()))
-    [removal] = told["mixes"][0]["measures"]["alignment"]["removals"]
-    removal["flagged"] = False
-    removal["subgoals"][0]["p"] = None
-    [said] = validation.judgement(told)
-    assert said.startswith("NOT TESTED: Heart rows.")
 
 
 def test_sentences_tell_removals_and_natural_gaps_apart() -> None:
@@ -243,8 +95,17 @@ def test_sentences_tell_removals_and_natural_gaps_apart() -> None:
         "natural gaps, alignment",
         "natural gaps, graded support",
     ]
-    assert "the target is the most affected in 1 of 1" in told[0]
-    assert "targets lose 100.0%" in told[2]
+    assert "falls by more than chance (p < 0.01) in 1 of 1, and the most of all subgoals in 1 of 1" in told[0]
+    assert "targets change by -100.0%" in told[2]
+    assert "falls by more than chance (p < 0.01) in 0 of 1" in told[3]
+
+
+def test_sentences_leave_controls_and_what_is_not_there_out() -> None:
+    found = mix("natural", None)
+    for measure in found["measures"].values():
+        measure["removals"][1]["kind"] = "control"
+        measure["natural_gaps"] = None
+    assert [line.split(":")[0].split(",")[0] for line in validation.sentences(found)] == ["removals"] * 3
 
 
 def test_seeds_are_of_the_strategic_samples() -> None:
@@ -255,11 +116,54 @@ def test_seeds_are_of_the_strategic_samples() -> None:
     assert validation.seeds({"mixes": [mix("natural", None)]}) == []
 
 
-def test_a_table_has_a_line_for_each_cell() -> None:
+def test_a_table_has_a_line_for_each_removal_and_each_cell() -> None:
     lines = validation.rows(mix("natural", None))
-    assert [line[0] for line in lines] == ["Heart rows", "", "", "Half of them", "", ""]
-    assert [line[1] for line in lines[:3]] == ["plain", "hearts *", "drugs"]
+    assert [line[0] for line in lines] == [
+        "Heart rows: 4 of 10 rows taken, 60.0% kept",
+        "- plain",
+        "- hearts *",
+        "- drugs",
+        "Half of them: 2 of 10 rows taken, 80.0% kept",
+        "- plain",
+        "- hearts *",
+        "- drugs",
+    ]
     assert all(len(line) == len(validation.HEADER) for line in lines)
+    assert [any(line[1:]) for line in lines] == 2 * [False, True, True, True]
+
+
+def test_the_mixes_shown_are_the_natural_one_and_the_first_strategic_sample() -> None:
+    assert [(title, found["seed"]) for title, found in validation.shown(record())] == [
+        ("Natural mix, 10 rows", None),
+        ("Strategic sample, seed 3, 10 rows", 3),
+    ]
+
+
+def test_failed_judgements_are_told_and_only_if_there_are_any() -> None:
+    found = small()
+    *said, last = validation.told(found)
+    assert last == "3 of 20 judgements failed and are left out."
+    assert said and validation.told({**found, "n_failed": 0}) == said
+
+
+def test_nothing_is_less_than_zero_by_no_percent() -> None:
+    assert [percent(value) for value in (-0.0, -0.0004, 0.0004, -0.0006)] == ["+0.0%", "+0.0%", "+0.0%", "-0.1%"]
+    assert percent(-0.0, signed=False) == "0.0%" and percent(None) == "–"
+    found = mix("natural", None)
+    for measure in found["measures"].values():
+        measure["separation"]["target"] = measure["separation"]["others"] = 0.0
+        measure["separation"]["target_interval"] = [0.0, 0.0001]
+        for removal in measure["removals"]:
+            removal["subgoals"] = [
+                cell_by_hand("plain", 0.5, 0.5, -1e-6, -1e-6, -1e-5, -0.0, 1.0),
+                cell_by_hand("hearts", LEAST_BASE / 2, 0.01, -1e-6, None, -1e-5, -0.0, 1.0, target=True),
+            ]
+    told = [*validation.sentences(found), *(text for line in validation.rows(found) for text in line)]
+    said = "\n".join(
+        [*told, *(text for line in validation.seeds({"mixes": [{**found, "mix": "strategic"}]}) for text in line)]
+    )
+    assert "+0.0% (+0.0, +0.0)" in said and "+0.000 (+0.000, +0.000)" in said
+    assert not re.search(r"-0\.0+(?!\d)", said), said
 
 
 # Names that would be more than names
@@ -278,19 +182,19 @@ def cells_of(line: str) -> list[str]:
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_names_are_text_in_markdown(name: str) -> None:
-    told = record((name, "Half of them"), study=name, card=name)
-    for each in told["mixes"]:
-        for measure in each["measures"].values():
-            for removal in measure["removals"]:
-                removal["flagged"] = False
-    text = validation.markdown(told)
+    found = record((name, "Half of them"), study=name, card=name)
+    for each in found["mixes"]:
+        for removal in each["measures"]["alignment"]["removals"]:
+            removal["flagged"] = False
+    text = validation.markdown({**found, "outcomes": outcomes(found["mixes"])})
+    assert "NOT NOTICED: " in text
     tables = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
     widths = [len(cells_of(line)) for line in tables]
-    assert widths == 14 * [len(validation.HEADER)] + 3 * [len(validation.SEEDS_HEADER)]
-    assert sum(cells_of(line)[0] == name for line in tables) == 3
-    bare = re.sub(r"\\.", "", re.sub(r"(?m)^(#+ |- |\|).*", lambda line: line[0].lstrip("#-|"), text))
-    bare = bare.replace("`chance`", "").replace("(p < 0.01)", "").replace("|", "")
-    assert not re.search(r"[<>`\[\]*_~]", bare.replace("removals, ", "")), bare
+    assert widths == 18 * [len(validation.HEADER)] + 3 * [len(validation.SEEDS_HEADER)]
+    assert sum(cells_of(line)[0] == f"{name}: 4 of 10 rows taken, 60.0% kept" for line in tables) == 2
+    assert sum(cells_of(line)[0] == name for line in tables) == 1
+    bare = re.sub(r"\\.", "", text).replace("(p < 0.01)", "")
+    assert not re.search(r"[<>`\[\]*_~]", bare), bare
     assert text.count("\n# ") == 0 and text.startswith("# Validation: ")
 
 
@@ -302,9 +206,12 @@ def test_a_name_stays_on_its_line() -> None:
 # The figure
 
 
+SVG = "{http://www.w3.org/2000/svg}"
+
+
 def texts(svg: str) -> list[str]:
-    """What stands in the comments with which matplotlib tells its texts."""
-    return [found.strip() for found in re.findall(r"<!--(.*?)-->", svg, re.DOTALL)]
+    """The texts of a figure, as a reader sees them."""
+    return ["".join(element.itertext()) for element in ElementTree.fromstring(svg).iter(f"{SVG}text")]
 
 
 def test_the_figure_is_the_same_each_time() -> None:
@@ -336,8 +243,22 @@ def test_names_are_text_in_the_figure(name: str) -> None:
     svg = validation.figure(record((name, "Half of them"), study=name, card="$\\undefined$"))
     root = ElementTree.fromstring(svg)
     assert not {element.tag.rpartition("}")[2] for element in root.iter()} & {"script", "img", "image", "b"}
-    if "--" not in name and "&" not in name and "<" not in name:
-        assert f"{name} (4 of 10 rows)" in texts(svg)
+    assert f"{name} (4 of 10 rows)" in texts(svg) and f"{name}, $\\undefined$" in texts(svg)
+
+
+def test_settings_of_ones_own_do_not_matter() -> None:
+    svg = validation.figure(small())
+    own = {"font.size": 30, "svg.fonttype": "path", "axes.facecolor": "black", "text.usetex": True, "svg.hashsalt": "x"}
+    with matplotlib.rc_context({**own, "font.family": "cursive", "axes.grid": True, "savefig.transparent": True}):
+        assert validation.figure(small()) == svg
+
+
+@pytest.mark.parametrize("name", ["心臓と血管", "القلب", "a 🫀 b", "heart " * 200])
+def test_letters_that_the_font_lacks_and_long_names_stay_as_they_are_without_a_warning(name: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        svg = dumbbells({name: [("hearts", 0.5, 0.1, True)]}, title=name, label="graded support")
+    assert texts(svg).count(name) == 2
 
 
 def test_a_figure_of_nothing_is_empty_and_says_so_without_warning() -> None:
@@ -350,8 +271,8 @@ def test_a_figure_of_nothing_is_empty_and_says_so_without_warning() -> None:
 
 def test_a_subgoal_named_like_a_removal_is_no_heading() -> None:
     def bold(svg: str) -> int:
-        return len(re.findall(r'id="DejaVuSans-Bold', svg))
+        return len(re.findall(r"<text[^>]*font-weight: 700", svg))
 
     one = dumbbells({"hearts": [("drugs", 0.5, 0.1, True)]}, title="", label="")
     other = dumbbells({"hearts": [("hearts", 0.5, 0.1, True)]}, title="", label="")
-    assert bold(one) == bold(other) == len(set("hearts"))
+    assert bold(one) == bold(other) == 1

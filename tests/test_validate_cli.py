@@ -7,19 +7,25 @@ import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from analyst import Analyst
 from command import Goalcover
+from validated import cell_by_hand, removal_by_hand
 
 from goalcover_local.cards import DEFAULT_CARD
 from goalcover_local.cli.results import STARTED, latest, results
+from goalcover_local.cli.table import print_table
 from goalcover_local.cli.validate import VALIDATED
 from goalcover_local.engines.base import Prompt
+from goalcover_local.errors import GoalCoverError
+from goalcover_local.report.validation import HEADER, rows
 from goalcover_local.resampling import drawn
 from goalcover_local.store import Run
+from goalcover_local.studies.removals import find_study, read_study
 
 CANARY = "Zwiebelkuchen4711"
 GOAL = """\
@@ -127,7 +133,8 @@ def test_a_whole_validation(goalcover: Goalcover, analyst: Analyst, tmp_path: Pa
     silent(said.out, said.err, *(path.read_text(encoding="utf-8") for path in kept.values()))
     assert "Rope | rows: 15 of 60 rows, for ropes." in said.err
     assert "Ropes thinned: 12 of 60 rows, for ropes." in said.err
-    assert "60 rows to judge: natural mix 60, 5 strategic samples of 60." in said.err
+    assert "60 rows to judge: natural mix 60, 1 strategic sample of 60." in said.err
+    assert "a strategic sample is the whole data: one is as good as several." in said.err
     assert f"(digest {record['judge'][:12]})" in kept["md"].read_text(encoding="utf-8")
     ElementTree.fromstring(kept["svg"].read_text(encoding="utf-8"))
 
@@ -136,15 +143,23 @@ def test_a_whole_validation(goalcover: Goalcover, analyst: Analyst, tmp_path: Pa
         told = latest(run, VALIDATED) or {}
         assert run.verify_events() == []
     names = {"study": "study", "goal": found.goal.digest, "judge": found.judge, "panel": [], "card": DEFAULT_CARD}
-    assert record == record | names | {"value": found.value, "seed": 0, "n_seeds": 5, "n_draws": 500, "n_rows": N}
+    counts = {"n_seeds": 1, "n_draws": 500, "n_rows": N, "n_pairs": 3 * N, "n_failed": 0}
+    assert record == record | names | counts | {
+        "value": found.value,
+        "seed": 0,
+        "subgoals": ["ropes", "bread", "stars"],
+    }
+    assert [(each["removal"], each["outcome"]) for each in record["outcomes"]] == [
+        (name, "noticed") for name in ("Rope | rows", "Bread rows", "Ropes thinned")
+    ]
     assert told["n_rows"] == N and told["judge"] == found.judge
     assert [(mix["mix"], mix["seed"], mix["n_rows"]) for mix in record["mixes"]] == [
         ("natural", None, N),
-        *(("strategic", seed, N) for seed in range(5)),
+        ("strategic", 0, N),
     ]
     natural = record["mixes"][0]["measures"]
     assert set(natural) >= {"alignment", "graded support", "support", "alignment by score"}
-    assert set(record["mixes"][2]["measures"]) == {"alignment", "graded support"}
+    assert set(record["mixes"][1]["measures"]) == set(natural)
     masks = [kinds() == "ropes", kinds() == "bread"]
     for removal, mask, target in zip(natural["alignment"]["removals"], masks, (0, 1), strict=False):
         assert (removal["n_removed"], removal["retention"]) == (15, 0.75)
@@ -216,17 +231,106 @@ def test_the_table_is_printed(goalcover: Goalcover, analyst: Analyst) -> None:
         "Natural mix, 60 rows, value ",
         "Strategic sample, seed 0, 60 rows",
         "ropes *",
-        "removals: the target is the most affected in 2 of 2, and falls by more than chance (p < 0.01) in 2 of 2",
+        "Rope | rows: 15 of 60 rows taken, 75.0% kept",
+        "removals: the target falls by more than chance (p < 0.01) in 2 of 2, and the most of all subgoals in 2 of 2",
         "natural gaps: ",
-        "Cohen's d, pooled, ",
-        "Targets over 5 strategic samples",
         "Rope | rows, ropes: ",
         "  Issue: ",
     ):
         assert told in said.out
     assert "this judge sees these capabilities in these data." in said.out
+    assert "Targets over" not in said.out, "one sample is no range"
     markdown = Path("run/validation.md").read_text(encoding="utf-8")
-    assert "| Rope \\| rows | ropes \\* |" in markdown
+    assert "| Rope \\| rows: 15 of 60 rows taken, 75.0% kept |" in markdown and "| - ropes \\* |" in markdown
+
+
+def test_what_a_model_wrote_does_not_steer_the_terminal(
+    goalcover: Goalcover, analyst: Analyst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = {"removal": "Rope", "target": "ropes", "verdict": "gap", "issue": "a\x1b[2Jb\x07", "fix": "c\u202ed\x9b"}
+    monkeypatch.setattr("goalcover_local.cli.corrupted.mended", lambda *_: (told, 0))
+    said = goalcover(*VALIDATE, "--recommend")
+    assert said.out.count("  Issue: ab\n") == said.out.count("  Fix: cd\n") == 3
+    assert not {"\x1b", "\x07", "\u202e", "\x9b"} & set(said.out)
+
+
+@pytest.mark.parametrize("name", ["medical", "legal", "code"])
+def test_the_tables_of_studies_that_ship_fit_120_columns(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    study = read_study(find_study(name))
+
+    def removals(low: float, high: float) -> list[dict[str, Any]]:
+        return [
+            removal_by_hand(
+                *(
+                    cell_by_hand(each.id, 0.5, 0.1, -0.4, low, low, high, 0.0001, target=each.id == taken.target)
+                    for each in study.goal.subgoals
+                ),
+                removal=taken.name,
+                n_removed=12_345,
+            )
+            for taken in study.removals
+        ]
+
+    measures = {"alignment": {"removals": removals(-0.523, -0.123)}, "graded support": {"removals": removals(-1, -1)}}
+    lines = rows({"n_rows": 100_000, "measures": measures})
+    print_table(HEADER, lines, right=(1, 2, 3, 4, 5))
+    printed = capsys.readouterr().out.splitlines()
+    assert max(map(len, printed)) <= 120
+    for taken in study.removals:
+        assert f" {taken.name}: 12345 of 100000 rows taken, 60.0% kept" in printed
+    assert len(printed) == len(lines) + 4
+
+
+def test_a_heading_runs_on_over_the_table_and_keeps_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    heading = "A heading much longer than all of the table, which no column is made wider for, and which is not cut off"
+    print_table(("name", "n"), [("a", "1"), (heading, ""), ("b", "22"), ("心臓", "")], right=(1,))
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == [
+        "",
+        " name    n",
+        " ─────────",
+        " a       1",
+        f" {heading}",
+        " b      22",
+        " 心臓",
+        "",
+    ]
+
+
+def test_tables_and_record_are_there_if_the_figure_fails(
+    goalcover: Goalcover, analyst: Analyst, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> str:
+        raise GoalCoverError("No figure.", "Draw it by hand.")
+
+    monkeypatch.setattr("goalcover_local.report.validation.figure", broken)
+    assert "No figure." in goalcover.refused(*VALIDATE)
+    assert sorted(path.name for path in Path("run").glob("validation.*")) == ["validation.json", "validation.md"]
+
+
+def test_a_study_of_controls_says_nothing_of_the_judge(goalcover: Goalcover, analyst: Analyst) -> None:
+    study = STUDY.split("[[removals]]")[0] + '[[removals]]\nname = "Null"\ntarget = "stars"\nrandom = 0.2\n'
+    Path("study.toml").write_text(study, encoding="utf-8")
+    said = goalcover(*VALIDATE)
+    assert "Only rows taken at random were removed: this says nothing of what the judge sees." in said.out
+    assert "Control passed: Null, rows taken at random, lowers stars no more than chance." in said.out
+    assert "this judge sees" not in said.out
+
+
+def test_a_goal_of_one_subgoal_can_be_validated(goalcover: Goalcover, analyst: Analyst) -> None:
+    Path("goal.toml").write_text("\n[[subgoals]]".join(GOAL.split("\n[[subgoals]]")[:2]), encoding="utf-8")
+    Path("study.toml").write_text("[[removals]]".join(STUDY.split("[[removals]]")[:2]), encoding="utf-8")
+    said = goalcover(*VALIDATE)
+    assert "There is one subgoal, so nothing tells whether others would have stayed." in said.out
+    ElementTree.fromstring(Path("run/validation.svg").read_text(encoding="utf-8"))
+
+
+def test_ids_that_are_of_no_row_are_told(goalcover: Goalcover, analyst: Analyst) -> None:
+    study = STUDY.replace('column = "kind"\nvalues = ["bread"]', 'ids = "ids.txt"')
+    Path("study.toml").write_text(study, encoding="utf-8")
+    Path("ids.txt").write_text("data:2\ndata:6\ndata:1000\n", encoding="utf-8")
+    said = goalcover(*VALIDATE)
+    assert "Bread rows: 2 of 60 rows, for bread.\nBread rows: 1 of 3 ids are of no row.\n" in said.err
+    assert said.err.count("ids are of no row") == 1
 
 
 def test_a_removal_that_is_not_noticed_is_said(goalcover: Goalcover, analyst: Analyst) -> None:
@@ -237,6 +341,25 @@ def test_a_removal_that_is_not_noticed_is_said(goalcover: Goalcover, analyst: An
 
 
 # Strategic samples
+
+
+def test_five_strategic_samples_are_drawn_where_less_than_half_of_the_rows_match(
+    goalcover: Goalcover, analyst: Analyst
+) -> None:
+    more = [json.dumps({"kind": "other", "question": f"Where is market {k}?", "answer": "There."}) for k in range(20)]
+    Path("data.jsonl").write_bytes(b"\n".join([*lines(N), *map(str.encode, more)]))
+    said = goalcover(*VALIDATE)
+    assert "80 rows to judge: natural mix 80, 5 strategic samples of 60." in said.err
+    assert "one is as good as several" not in said.err
+    assert "Targets over 5 strategic samples: mean change, least to greatest" in said.out
+    record = json.loads(Path("run/validation.json").read_text(encoding="utf-8"))
+    assert [(mix["mix"], mix["seed"], mix["n_rows"]) for mix in record["mixes"]] == [
+        ("natural", None, 80),
+        *(("strategic", seed, 60) for seed in range(5)),
+    ]
+    assert set(record["mixes"][1]["measures"]) == set(record["mixes"][0]["measures"])
+    assert all(set(mix["measures"]) == {"alignment", "graded support"} for mix in record["mixes"][2:])
+    assert "## Over 5 strategic samples" in Path("run/validation.md").read_text(encoding="utf-8")
 
 
 def test_rows_judges_strategic_samples_alone(goalcover: Goalcover, analyst: Analyst) -> None:
@@ -318,6 +441,8 @@ def test_a_dry_run_tells_all_and_stores_nothing(goalcover: Goalcover, analyst: A
         (("validate", "medcial", "data.jsonl"), "Did you mean 'medical'"),
         (("validate", "study.toml", "none.jsonl"), "none.jsonl"),
         (("validate", "none.toml", "data.jsonl"), "none.toml cannot be read"),
+        (("validate", "goal.toml", "data.jsonl"), "goal.toml is a goal, not a study"),
+        (("assess", "study.toml", "data.jsonl", "--run", "run"), "study.toml is a study, not a goal"),
         (("validate", "legal", "data.jsonl"), "'Monetary bills' reads title, summary, which no row has"),
         (("validate", "medical", "data.jsonl"), "which no row has"),
         (("validate", "study.toml", "data.jsonl", "--judge", "nobody"), "nobody"),
@@ -337,7 +462,8 @@ def test_what_cannot_be_validated_is_refused_and_nothing_is_asked(
     [
         (('terms = ["ropes"]', 'terms = ["anchor"]'), "'Rope | rows' takes no row of the data"),
         (('values = ["bread"]', 'values = ["bread", "ropes", "other"]'), "'Bread rows' takes every row of the data"),
-        (("keep = 0.2", "keep = 1"), "'Ropes thinned' takes no row of the data"),
+        (("keep = 0.2", "keep = 0.99"), "'Ropes thinned' takes no row of the data"),
+        (("keep = 0.2", "keep = 1"), "keep is 1: nothing would be removed"),
         (('column = "kind"', 'column = "sort"'), "'Bread rows' reads sort, which no row has"),
         (('values = ["bread"]', "shares = {bread = 0.5, cake = 0.5}"), "No row has the label 'cake'"),
     ],
@@ -393,6 +519,8 @@ def test_failures_are_left_out_and_told(goalcover: Goalcover, analyst: Analyst) 
     said = goalcover(*VALIDATE, "--recommend", "--json", code=3)
     assert "judgements failed and are left out; --retry-failed asks again." in said.err
     record = json.loads(said.out)
+    assert (record["n_failed"], record["n_pairs"]) == (45, 180)
+    assert "45 of 180 judgements failed and are left out." in Path("run/validation.md").read_text(encoding="utf-8")
     with Run.open("run", write=False) as run:
         values = results(run).values[record["value"]]
         assert np.isnan(values).any(axis=1).sum() == 15
@@ -443,9 +571,10 @@ def test_a_panel_of_two_judges(goalcover: Goalcover, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(f"goalcover_local.{module}.open_engine", lambda card, *_, **__: engines[card.name])
     other.fails_on = "dough"
     judges = ("--judge", DEFAULT_CARD, "--judge", "qwen2.5-7b-instruct", "--value", "expectation")
-    said = goalcover(*VALIDATE, *judges, "--recommend", "--json")
+    said = goalcover(*VALIDATE, *judges, "--recommend", "--json", code=3)
     silent(said.out, said.err)
     record = json.loads(said.out)
+    assert (record["n_failed"], record["n_pairs"]) == (45, 360), "15 rows on dough, of one of the two"
     assert record["card"] == f"{DEFAULT_CARD}, qwen2.5-7b-instruct" and len(record["panel"]) == 2
     with Run.open("run", write=False) as run, Run.open("run/without-bread-rows", write=False) as left:
         assert list(run.judges()) == list(left.judges()) == record["panel"]
@@ -457,7 +586,7 @@ def test_a_panel_of_two_judges(goalcover: Goalcover, monkeypatch: pytest.MonkeyP
         values[:, 1].mean(), abs=1e-6
     )
     n_asked = held("run")[1]
-    goalcover(*VALIDATE, *judges, "--recommend")
+    goalcover(*VALIDATE, *judges, "--recommend", code=3)
     assert held("run")[1] == n_asked
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .assessing import introduce, judge_samples, take_in
+from .assessing import judge_samples, take_in
 from .drawing import Drawing, drawing_of, folder_of, given, study_options, tell_drawing
 from .judging import Models, model_options, named_card
 from .table import as_text, print_table
@@ -17,10 +18,11 @@ from .table import as_text, print_table
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..cards import Card
     from ..judges import Judge
     from ..store import Run
     from ..studies.removals import Study
-    from ..terms import Goal
+    from ..terms import Goal, Step
 
 ABLATED = "ablation ended"
 _SCORES = {"anchor": "score", "expectation": "expectation"}
@@ -58,7 +60,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     By the expectation, which every variant has. A target loses what its removal takes of its alignment; `told apart` is
     how often a removed row has a higher value than a row that is left (AUC: 0.5 is chance). Without questions,
     refinement or checks, the goal is decomposed anew by the judge's model, from the study's answers, and beside it with
-    all steps; each removal's target is then the subgoal whose words are nearest.
+    all steps; each removal's target is then the subgoal whose words are nearest. What the run was assessed for stays.
 
     \b
     Example:
@@ -67,6 +69,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from ..store import Run
     from ..studies.removals import find_study, read_study
+    from .analyze import leave
+    from .results import STARTED, latest
 
     if not (options["parts"] or options["orders"] or options["scores"]):
         raise click.UsageError("Say what to leave out or change: --without, --order or --score.")
@@ -77,14 +81,19 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         drawing = drawing_of(study, list(run.rows()), options)
         tell_drawing(drawing)
         ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
-        lines = []
-        for variant in _variants(run, study, models, options):
-            line = _line(run, drawing, variant, options, ends)
+        if latest(run, STARTED) is None:
+            run.put_goal(study.goal)
+        unanswered: Counter[str] = Counter()
+        lines, failed = [], dict[tuple[str, str], int]()
+        for variant in _variants(run, study, drawing, models, options, unanswered):
+            same = variant.judge.digest, variant.goal.digest
+            again = options["retry_failed"] and same not in failed
+            line = _line(run, drawing, variant, {**options, "retry_failed": again}, ends)
             if line is None:
                 click.echo("Stopped by --max-hours. The same command goes on from here.", err=True)
                 ctx.exit(130)
             lines.append(line)
-        run.put_goal(study.goal)
+            failed[same] = line["n_failed"]
         details = {"goal": study.goal.digest, "judges": [line["judge"] for line in lines], "seed": options["seed"]}
         event = run.event(ABLATED, {**details, "n_rows": len(drawing.judged)}, "goalcover ablate")
     if options["as_json"]:
@@ -92,8 +101,10 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     else:
         _print(lines, len(drawing.judged))
     click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
-    if n_failed := sum(line["n_failed"] for line in lines):
+    if n_failed := sum(failed.values()):
         click.echo(f"{n_failed} judgements failed and are left out; --retry-failed asks again.", err=True)
+    leave(ctx, unanswered)
+    if n_failed:
         ctx.exit(3)
 
 
@@ -108,41 +119,48 @@ class Variant:
     targets: Sequence[int]
 
 
-def _variants(run: Run, study: Study, models: Models, options: Mapping[str, Any]) -> Iterator[Variant]:
-    """The method as it is, then each change that the options name."""
+def _variants(
+    run: Run, study: Study, drawing: Drawing, models: Models, options: Mapping[str, Any], unanswered: Counter[str]
+) -> list[Variant]:
+    """The method as it is, then each change that the options name, once, before anything is judged.
+
+    Why answers of a decomposition are missing is counted in `unanswered`.
+    """
     from ..studies.ablation import without_examples
     from ..terms import STEPS
 
     card = named_card(options)
     judge = models.judge(card)
     ids = [subgoal.id for subgoal in study.goal.subgoals]
-    targets = [ids.index(removal.target) for removal in study.removals]
+    targets = [ids.index(removal.target) for removal in drawing.removals]
+    parts = list(dict.fromkeys(options["parts"]))
 
     def same(name: str, judge: Judge = judge, value: str = "expectation") -> Variant:
         return Variant(name, judge, study.goal, value, targets)
 
-    yield same("as it is")
-    for score in options["scores"]:
-        yield same(f"score: {score}", value=_SCORES[score])
-    for part in options["parts"]:
+    variants = [same("as it is")]
+    variants += [same(f"score: {score}", value=_SCORES[score]) for score in dict.fromkeys(options["scores"])]
+    for part in parts:
         if part == "examples":
-            yield same("without examples", without_examples(judge))
+            variants.append(same("without examples", without_examples(judge)))
         elif part == "explanation":
             # Of a judge that scores first nothing is left out: what it explains, it explains after the score.
-            yield same("without explanation", models.judge(card, order="score-first"))
-    for order in options["orders"]:
-        yield same(order, models.judge(card, order=order))
-    steps = [part for part in options["parts"] if part in STEPS]
+            variants.append(same("without explanation", models.judge(card, order="score-first")))
+    variants += [same(order, models.judge(card, order=order)) for order in dict.fromkeys(options["orders"])]
+    steps = [part for part in parts if part in STEPS]
     for step in [None, *steps] if steps else []:
-        goal = _decomposed(run, study, models, card, step)
-        places = [_nearest(study.goal, target, goal) for target in targets]
         name = f"decomposed without {step}" if step else "decomposed with all steps"
-        for removal, place in zip(study.removals, places, strict=True):
+        goal = _decomposed(run, study, models, card, step, name, unanswered)
+        places = [_nearest(study.goal, target, goal) for target in targets]
+        for removal, place in zip(drawing.removals, places, strict=True):
             click.echo(f"{name}: {removal.name} is for {goal.subgoals[place].id}.", err=True)
-        yield Variant(name, judge, goal, "expectation", places)
+        variants.append(Variant(name, judge, goal, "expectation", places))
+    return variants
 
 
-def _decomposed(run: Run, study: Study, models: Models, card: Any, step: Any) -> Goal:
+def _decomposed(
+    run: Run, study: Study, models: Models, card: Card, step: Step | None, name: str, unanswered: Counter[str]
+) -> Goal:
     """The goal as the judge's model decomposes it. Raises GoalError if that leaves fewer than two subgoals."""
     from ..errors import GoalError
     from ..studies.ablation import decomposed
@@ -150,10 +168,11 @@ def _decomposed(run: Run, study: Study, models: Models, card: Any, step: Any) ->
     memory = run.memory()
     asker = models.asker(card, memory, memory.keep)
     goal = decomposed(study.goal.text, study.exchanges, asker, card.name, step)
+    unanswered.update(asker.failures)
     if len(goal.subgoals) < 2:
+        n = "one subgoal" if goal.subgoals else "no subgoal"
         raise GoalError(
-            f"Decomposed without {step}, the goal has {len(goal.subgoals)} subgoals.",
-            "Use a larger model with --judge.",
+            f"{name.capitalize()}, the goal has {n}, and two are needed.", "Name a larger model with --judge."
         )
     return goal
 
@@ -168,13 +187,13 @@ def _line(
     run: Run, drawing: Drawing, variant: Variant, options: Mapping[str, Any], ends: float
 ) -> dict[str, Any] | None:
     """A line of the table, once what is missing is judged: how far targets and others fall; None if it was stopped."""
-    import numpy as np
-
     from ..studies.corruption import corrupt
     from .results import number, values_of
 
     click.echo(f"{variant.name}:", err=True)
-    digest = introduce(run, variant.goal, variant.judge, "expectation")
+    # The run's own goal stays what it is: its assessment is of that.
+    digest = run.put_judge(dict(variant.judge.identity))
+    run.put_subgoals(variant.goal.subgoals)
     samples = run.distinct(drawing.judged)
     if not judge_samples(
         run,
@@ -189,13 +208,15 @@ def _line(
     judged, _, found = values_of(run, variant.goal, digest, run.row_samples(drawing.judged))
     values = found[variant.value]
     removed = drawing.removed[:, drawing.judged]
-    chosen = [place for place, removal in enumerate(drawing.removals) if removal.kind == "removal"] or [0]
+    everything = list(range(len(drawing.removals)))
+    chosen = [place for place in everything if drawing.removals[place].kind == "removal"] or everything
     corruption = corrupt(
         values,
         removed[chosen],
         [subgoal.id for subgoal in variant.goal.subgoals],
         [variant.targets[place] for place in chosen],
         names=[drawing.removals[place].name for place in chosen],
+        samples=drawing.samples[drawing.judged],
         n_draws=options["draws"],
         seed=options["seed"],
     )
@@ -204,13 +225,14 @@ def _line(
     return {
         "variant": variant.name,
         "judge": digest,
+        "goal": variant.goal.digest,
         "value": variant.value,
         "subgoals": [subgoal.id for subgoal in variant.goal.subgoals],
         "targets": [variant.goal.subgoals[variant.targets[place]].id for place in chosen],
         "target": number(apart.target),
         "others": number(apart.others),
-        "apart_target": number(float(np.mean(own))),
-        "apart_others": number(float(np.mean(others))),
+        "apart_target": number(_mean(own)),
+        "apart_others": number(_mean(others)),
         "n_most_affected": sum(effect.most_affected for effect in corruption.effects),
         "n_flagged": sum(effect.flagged for effect in corruption.effects),
         "n_removals": len(chosen),
@@ -226,9 +248,14 @@ def _told_apart(values: np.ndarray, removed: np.ndarray, targets: Sequence[int])
     for mask, target in zip(removed, targets, strict=True):
         each = told_apart(values, mask)
         own.append(float(each[target]))
-        rest = [float(each[column]) for column in range(values.shape[1]) if column != target]
-        others.append(sum(rest) / max(1, len(rest)))
+        others.append(_mean([float(each[column]) for column in range(values.shape[1]) if column != target]))
     return own, others
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of what is not missing; NaN where all is."""
+    there = [value for value in values if value == value]
+    return sum(there) / len(there) if there else float("nan")
 
 
 def _print(lines: Sequence[Mapping[str, Any]], n_rows: int) -> None:

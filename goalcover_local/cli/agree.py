@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from .judging import engine_options
 from .probing import plain_number, print_probes, probed, signed
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 PEOPLE = "labels"
 """What stands for people among the names of judges."""
+
+CONSTANT = "always the subgoal's mean"
+"""Who stands beside the judges without ever looking at a row."""
 
 Told = dict[str, Any]
 
@@ -42,7 +46,7 @@ Told = dict[str, Any]
     help="Which number stands for a judgement; the first run's if not given, but no calibrated one.",
 )
 @click.option("--probes", is_flag=True, help="Ask each run's judge again about changed samples: six rounds of pairs.")
-@click.option("--rows", type=click.IntRange(2), default=50, show_default=True, help="Rows that the probes draw.")
+@click.option("--probe-rows", type=click.IntRange(2), default=50, show_default=True, help="Rows that the probes draw.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes every draw.")
 @engine_options
 @click.option("--json", "as_json", is_flag=True, help="Print it all as JSON.")
@@ -51,21 +55,23 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """Compare every judge of which the runs in folders RUN hold judgements, on the pairs that they share.
 
     Weighted kappa, Spearman's rho and Krippendorff's alpha say how far judges agree; the bias at each anchor says where
-    one is milder. With --labels each stands beside people, and beside whoever always says the labels' mean. With
-    --probes each run's judge is asked about samples that are longer, in another order, or give orders of their own.
+    one is milder. With --labels each stands beside people, and beside whoever always says the subgoal's mean label.
+    With --probes each run's judge is asked about samples that are longer, in another order, or give orders.
 
     \b
     Example:
       goalcover agree runs/small runs/large --queue disputed.csv
       goalcover agree runs/small runs/large --labels disputed.csv
-      goalcover agree runs/small --probes --rows 20
+      goalcover agree runs/small --probes --probe-rows 20
     """
     from ..store import Run
+    from .labelling import refuse_filled
     from .raters import gathered
     from .table import as_text
 
-    if options["queue"] and options["queue"].suffix.lower() != ".csv":
-        raise click.UsageError("The queue is a CSV sheet: end its name with .csv.")
+    _refuse_idle(ctx, options)
+    if options["queue"]:
+        refuse_filled(options["queue"])
     with ExitStack() as held:
         folders = list({path.resolve(): path for path in options["runs"]}.values())
         runs = [held.enter_context(Run.open(path, write=False)) for path in folders]
@@ -77,7 +83,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         found = list(probed(runs, raters, options)) if options["probes"] else []
     details = {"labels": labels.digest if labels else "", "n_labels": labels.n_labels if labels else 0}
     details |= {"queue": queued["digest"], "n_queue": queued["n"]} if queued else {}
-    details |= {"probed": [each["digest"] for each in found], "probe_rows": options["rows"]} if found else {}
+    details |= {"probed": [each["digest"] for each in found], "probe_rows": options["probe_rows"]} if found else {}
     judges = {"judges": list(raters.identities), "value": raters.value, "n_pairs": [p["n"] for p in told["pairs"]]}
     recorded = [_recorded(folder, {**judges, **details}) for folder in folders]
     told |= {"runs": [str(folder) for folder in folders], "queue": queued, "probes": found, "recorded": all(recorded)}
@@ -89,12 +95,32 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         ctx.exit(3)
 
 
+def _refuse_idle(ctx: click.Context, options: Mapping[str, Any]) -> None:
+    """Raises UsageError for an option that would do nothing, or a queue that is no CSV sheet."""
+    for option, name, needed in (("queue_rows", "--queue-rows", "queue"), ("probe_rows", "--probe-rows", "probes")):
+        if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE and not options[needed]:
+            raise click.UsageError(f"{name} does nothing without --{needed}.")
+    if options["queue"] and options["queue"].suffix.lower() != ".csv":
+        raise click.UsageError("The queue is a CSV sheet: end its name with .csv.")
+
+
 def _refuse_too_few(raters: Raters, options: Mapping[str, Any]) -> None:
     """Raises StoreError where there is nothing to compare."""
+    import numpy as np
+
     from ..errors import StoreError
 
     if len(raters.names) > 1:
+        if np.isnan(raters.values).all(axis=0).all() or (~np.isnan(raters.values)).sum(axis=0).max() < 2:
+            raise StoreError(
+                "These runs share no pair of sample and subgoal.", "Name runs of the same data for the same goal."
+            )
         return
+    if len(options["runs"]) > 1 and not (options["labels"] or options["probes"]):
+        raise StoreError(
+            f"All these runs are of one judge, {raters.names[0]}.",
+            "Name a run by another judge, or add --labels FILE, or --probes.",
+        )
     mend = "Name a second run of the same data by another judge"
     if options["queue"]:
         raise StoreError(f"{raters.names[0]} alone has no disputed pairs.", f"{mend}.")
@@ -111,11 +137,12 @@ def _labels(raters: Raters, options: Mapping[str, Any]) -> Labelled | None:
     if not options["labels"]:
         return None
     columns = {subgoal.id: column for column, subgoal in reversed(list(enumerate(raters.subgoals.values())))}
-    found = matched(options["labels"], raters.rows, columns, len(raters.samples), len(raters.subgoals))
-    if n_disputed := int((~found.random).sum()):
+    shape = len(raters.samples), len(raters.subgoals)
+    found = matched(options["labels"], raters.rows, columns, shape, raters.ambiguous)
+    if n_chosen := int((~found.random).sum()):
         click.echo(
-            f"{n_disputed} of the labelled pairs were drawn for disagreement: beside them judges look worse than they "
-            "are on all rows.",
+            f"{n_chosen} of the labelled pairs {'was' if n_chosen == 1 else 'were'} not drawn at random: beside what "
+            "was chosen for disagreement judges look worse than they are on all rows.",
             err=True,
         )
     return found
@@ -159,7 +186,8 @@ def _compared(raters: Raters, labels: Labelled | None, seed: int) -> Told:
             "n": about.n,
             "mean": number(about.mean),
             "base_rate": _estimate(about.base_rate),
-            "fits": [_fit(name, fit) for name, fit in (*fits.items(), ("always the mean", about.constant))],
+            "alike": bool(np.nanmin(labels.values) == np.nanmax(labels.values)),
+            "fits": [_fit(name, fit) for name, fit in (*fits.items(), (CONSTANT, about.constant))],
         }
     return told
 
@@ -184,29 +212,39 @@ def _queue(runs: Sequence[Run], raters: Raters, labels: Labelled | None, options
     from ..labels import write_sheet
     from ..outputs import placed
     from ..studies.agreement import disputed
+    from .decomposition import counted
 
     values = raters.values if labels is None else np.where(np.isnan(labels.values), raters.values, np.nan)
-    pairs, spreads = disputed(values, options["queue_rows"])
+    pairs, spreads = disputed(values, values[0].size)
+    ids = {place: identity for identity, place in reversed(list(raters.rows.items()))}
+    named = np.array([place in ids for place, _ in pairs.tolist()], dtype=np.bool_)
+    if n_nameless := int((~named).sum()):
+        click.echo(
+            f"{counted(n_nameless, 'disputed pair')} cannot be queued: {'its id is' if n_nameless == 1 else 'ids are'} "
+            "those of different rows in these runs.",
+            err=True,
+        )
+    pairs, spreads = pairs[named][: options["queue_rows"]], spreads[named][: options["queue_rows"]]
     data = [Path(origin.path) for run in runs if (origin := run.origin())]
     output: Path = options["queue"]
     with placed(output, "csv", [*data, *filter(None, [options["labels"]])]) as place:
-        write_sheet(place, _disputed_rows(runs, raters, pairs, spreads))
-    return {"file": str(output), "digest": content_digest(output), "n": len(pairs)}
+        write_sheet(place, _disputed_rows(runs, raters, ids, pairs, spreads))
+    return {"file": str(output), "digest": content_digest(output), "n": len(pairs), "n_left_out": n_nameless}
 
 
 def _disputed_rows(
-    runs: Sequence[Run], raters: Raters, pairs: np.ndarray, spreads: np.ndarray
+    runs: Sequence[Run], raters: Raters, ids: Mapping[int, str], pairs: np.ndarray, spreads: np.ndarray
 ) -> Iterator[Mapping[str, Any]]:
     """The rows of the sheet: what a person must read to say a label, and what each judge said."""
     from .results import number
 
     subgoals = list(raters.subgoals.values())
-    for (place, column), spread in zip(pairs, spreads, strict=True):
+    for (place, column), spread in zip(pairs.tolist(), spreads, strict=True):
         digest, subgoal = raters.samples[place], subgoals[column]
         run = next(run for run in runs if run.keys([digest])[0] >= 0)
         sample = run.sample(digest)
         yield {
-            "id": sample.id,
+            "id": ids[place],
             "subgoal": subgoal.id,
             "capability": f"{subgoal.name}: {subgoal.description}",
             "input": sample.input,
@@ -235,7 +273,7 @@ def _recorded(folder: Path, details: Mapping[str, Any]) -> bool:
 
 def _print(told: Told) -> None:
     from ..terms import ANCHOR_TEXTS
-    from .decomposition import plain
+    from .decomposition import counted, plain
     from .table import print_table
 
     if told["pairs"]:
@@ -257,7 +295,7 @@ def _print(told: Told) -> None:
     if len(told["judges"]) > 1:
         click.echo(
             f"Krippendorff's alpha of all {len(told['judges'])} judges: {plain_number(told['alpha']['value'])}, on "
-            f"{told['alpha']['n']} pairs that two or more judged."
+            f"{counted(told['alpha']['n'], 'pair')} that two or more judged."
         )
     if told["pairs"]:
         click.echo(f"Value: {told['value']}. In brackets: 95% intervals over rows drawn again.")
@@ -274,10 +312,11 @@ def _print(told: Told) -> None:
     for each in told["probes"]:
         print_probes(each)
     if told["queue"]:
-        click.echo(f"{told['queue']['n']} disputed pairs to label: {plain(told['queue']['file'])}")
+        click.echo(f"{counted(told['queue']['n'], 'disputed pair')} to label: {plain(told['queue']['file'])}")
 
 
 def _print_labels(labels: Told) -> None:
+    from .decomposition import counted
     from .table import print_table
 
     click.echo("\nBeside people's labels:")
@@ -287,9 +326,12 @@ def _print_labels(labels: Told) -> None:
     ]
     print_table(["", "pairs", *columns.values()], rows, right=range(1, 6))
     click.echo(
-        f"Base rate: {_with_interval(labels['base_rate'])} of {labels['n']} labelled pairs are support; their mean is "
-        f"{plain_number(labels['mean'])}. A judge is worth what it adds to always saying that."
+        f"Base rate: {_with_interval(labels['base_rate'])} of {counted(labels['n'], 'labelled pair')} is support; the "
+        f"mean label is {plain_number(labels['mean'])}. The last row never looks at a sample: a judge is worth what it "
+        "adds to that. Only AUC is taken within subgoals."
     )
+    if labels["alike"]:
+        click.echo("All labels are alike: they cannot tell a good judge from a bad one.")
 
 
 def _with_interval(found: Told) -> str:

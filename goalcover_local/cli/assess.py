@@ -154,9 +154,7 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
 
 def ended(run: Run, found: Results, finished: bool) -> int:
     """How many judgements failed; puts the end of an assessment on record and tells what is left to do."""
-    own, samples = [subgoal.digest for subgoal in found.goal.subgoals], run.row_samples(found.positions)
-    judges = found.panel or (found.judge,)
-    n_failed = sum(int(run.probabilities(judge, own, samples).failed.sum()) for judge in judges)
+    n_failed = found.n_failed
     details = {"finished": finished, "n_asked": run.n_asked(), "n_stored": run.n_stored(), "n_failed": n_failed}
     event = run.event("assessment ended", details, "goalcover assess")
     click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)

@@ -106,7 +106,7 @@ def assess_goal(
     """
     import numpy as np
 
-    from .explaining import explain_missing, low_samples
+    from .explaining import explain_missing, low_samples, unexplained
     from .results import STARTED, results
 
     ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
@@ -134,14 +134,15 @@ def assess_goal(
             run, goal, judge, run.distinct(positions), value=value, retry_failed=options["retry_failed"], ends=ends
         ):
             return False
-    if options["explain"] == "none":
-        return True
     if len(cards) > 1:
         models.close()
-        judge = models.judge(cards[0])
+    if options["explain"] == "none":
+        return True
     found = results(run, value=options["value"], tau=options["tau"])
     low = low_samples(run, found, all_rows=options["explain"] == "all", seed=options["seed"])
-    return explain_missing(run, judge, found, low, ends)
+    if found.panel and not any(unexplained(run, found, column, rows).any() for column, rows in low.items()):
+        return True
+    return explain_missing(run, models.judge(cards[0]), found, low, ends)
 
 
 def value_for(cards: Sequence[Card], options: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
 from ..errors import StoreError
 from ..terms import ANCHOR_TEXTS, ANCHORS
@@ -46,10 +47,11 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1),
     default=0.4,
     show_default=True,
-    help="Agreement with people (Spearman) below which the coverage is for diagnosis only.",
+    help="Agreement with people (Spearman, within subgoals) below which the coverage is for diagnosis only.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(run: Path, **options: Any) -> None:
+@click.pass_context
+def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
     """Fit the judge's values of the run in folder RUN to people's labels, and tell whether it can be trusted.
 
     First write a sheet: rows drawn at random, each with every subgoal, without what the judge said. People fill in its
@@ -58,7 +60,10 @@ def command(run: Path, **options: Any) -> None:
 
     A few labels of rows drawn at random, and the judge's values of all rows, make an interval of the share that people
     would say supports a subgoal: one that holds even where the judge is wrong. Labels whose column `drawn` says that
-    the row was chosen for a disagreement serve the map, but not the intervals.
+    the row was chosen for a disagreement, or says nothing while that of others does, serve the map alone.
+
+    A judge that agrees with people within subgoals below the floor, or errs as much as always saying the subgoal's mean
+    label, is for diagnosis only: so is one that tells subgoals apart, but never looks at the row.
 
     With --json: run, judge, calibration (as in `show --json`), n_random, map (value and what it becomes), and for each
     of subgoals its id, its support by labels and judge, by the judge and by labels alone, enough_labels, and verdict.
@@ -76,15 +81,21 @@ def command(run: Path, **options: Any) -> None:
 
     if (options["labels"] is None) == (options["sheet"] is None):
         raise click.UsageError("Give either --sheet FILE, to have rows to label, or --labels FILE, once they are.")
+    given = [option for option in ("n_rows", "seed") if ctx.get_parameter_source(option) is ParameterSource.COMMANDLINE]
+    if options["labels"] is not None and given:
+        raise click.UsageError("-n and --seed are for a --sheet: labels are all taken.")
+    if options["sheet"] is not None and options["sheet"].suffix.lower() != ".csv":
+        raise click.UsageError("The sheet is a CSV file: end its name with .csv.")
     if options["sheet"] is not None:
         with Run.open(run, write=False) as opened:
             _write_sheet(opened, options)
         return
     with Run.open(run, write=True) as opened:
         before = results(opened, value=options["source"])
-        given = labelled(opened, before, options["labels"])
-        fitted = _fit(opened, before, given, options)
-        event = keep(opened, before, given, fitted)
+        _refuse_strategic(opened, before)
+        said = labelled(opened, before, options["labels"])
+        fitted = _fit(opened, before, said, options)
+        event = keep(opened, before, said, fitted)
         after = results(opened, value="calibrated")
         labels = _labels(opened, after)
     calibration = fitted.calibration
@@ -121,9 +132,13 @@ def _write_sheet(run: Run, options: Mapping[str, Any]) -> None:
     from ..labels import write_sheet
     from ..outputs import placed
     from ..resampling import drawn
+    from .decomposition import counted
+    from .labelling import refuse_filled
     from .results import results
 
+    refuse_filled(options["sheet"])
     found = results(run)
+    _refuse_strategic(run, found)
     assessed = np.sort(found.positions[~np.isnan(found.values[found.value]).all(axis=1)])
     chosen = assessed[drawn(len(assessed), options["seed"], options["n_rows"])].tolist()
     if not chosen:
@@ -134,10 +149,21 @@ def _write_sheet(run: Run, options: Mapping[str, Any]) -> None:
     with placed(options["sheet"], "csv", [Path(origin.path)] if origin else []) as place:
         write_sheet(place, (line for position in chosen for line in _lines(rows[position], found.goal.subgoals)))
     click.echo(
-        f"{len(chosen)} rows x {len(found.goal.subgoals)} subgoals to label in {options['sheet']}. Fill in the column "
-        "label (yes or no, or a number from 0 to 1), and give the sheet with --labels.",
+        f"{counted(len(chosen), 'row')} x {counted(len(found.goal.subgoals), 'subgoal')} to label in "
+        f"{options['sheet']}. Does the row teach "
+        "the capability? Fill in the column label: yes or no, or a number from 0 to 1 (0.6 or more is support). Label "
+        "from the top: the order is random, so you may stop anywhere. Then give the sheet with --labels.",
         err=True,
     )
+
+
+def _refuse_strategic(run: Run, found: Results) -> None:
+    """Raises StoreError if the rows assessed were chosen: labels of them would not speak for the data."""
+    if found.strategic:
+        raise StoreError(
+            f"The rows of {run.folder} were chosen by a study, not drawn at random from the data.",
+            "Assess the data in a run of their own, and calibrate that.",
+        )
 
 
 def _lines(row: Sample, subgoals: Sequence[Subgoal]) -> Iterator[Mapping[str, Any]]:
@@ -165,6 +191,7 @@ def _fit(run: Run, found: Results, given: Labelled, options: Mapping[str, Any]) 
         found.values[found.value][rows, columns],
         given.values[rows, columns],
         run.row_samples(found.positions)[rows],
+        columns,
         judge=judge_of(found.judge, found.panel, found.aggregate),
         goal=found.goal.digest,
         source=options["source"],
@@ -259,9 +286,11 @@ def _print(calibration: Calibration, labels: HumanLabels, supports: Sequence[_Su
     ]
     header = ["support of", "by the judge", "by labels alone", "labels", "by labels and judge", "target", "verdict"]
     print_table(header, rows, right=(3, 5))
+    n_random = _n_random(labels)
     click.echo(
-        f"{_n_random(labels)} of {calibration.n_labels} labels are of rows drawn at random. Intervals rest on these "
-        f"and hold whatever the judge is worth; they need {LEAST_RANDOM_LABELS} of a subgoal."
+        f"{n_random} of {calibration.n_labels} labels {'is of a row' if n_random == 1 else 'are of rows'} drawn, or "
+        "taken as drawn, at random. Intervals rest on these and hold whatever the judge is worth; they need "
+        f"{LEAST_RANDOM_LABELS} of a subgoal."
     )
 
 

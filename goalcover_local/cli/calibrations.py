@@ -78,7 +78,7 @@ def as_json(calibration: Calibration | None) -> dict[str, Any] | None:
     return {
         "source": calibration.source,
         "n_labels": calibration.n_labels,
-        "agreement": round(calibration.agreement, 6),
+        "agreement": None if np.isnan(calibration.agreement) else round(calibration.agreement, 6),
         "floor": calibration.floor,
         "error": round(calibration.error, 6),
         "constant_error": round(calibration.constant_error, 6),
@@ -88,11 +88,14 @@ def as_json(calibration: Calibration | None) -> dict[str, Any] | None:
 
 def warning(calibration: Calibration) -> str:
     """That a judge's coverage is for diagnosis only, and why; for a calibration of which this is true."""
-    if calibration.agreement < calibration.floor:
-        why = f"the judge agrees with people's labels at rho = {calibration.agreement:.2f}, below {calibration.floor:g}"
+    if np.isnan(calibration.agreement):
+        why = "no subgoal has labels that differ, so that nobody can tell whether the judge looks at the rows"
+    elif calibration.agreement < calibration.floor:
+        rho = f"rho = {calibration.agreement:.2f}"
+        why = f"the judge agrees with people's labels at {rho} within subgoals, below {calibration.floor:g}"
     else:
         why = (
-            "the judge comes no closer to people's labels than always their mean "
+            "the judge comes no closer to people's labels than always the subgoal's mean "
             f"(error {calibration.error:.3f} against {calibration.constant_error:.3f})"
         )
     return f"DIAGNOSTIC ONLY: {why}. Do not rely on its verdicts."
@@ -100,8 +103,9 @@ def warning(calibration: Calibration) -> str:
 
 def told(calibration: Calibration) -> str:
     """What a calibration rests on and what it is worth, as a sentence."""
+    rho = "unknown" if np.isnan(calibration.agreement) else f"{calibration.agreement:.2f}"
     return (
         f"Calibrated from the {calibration.source} on {calibration.n_labels} labels; on labels not seen: "
-        f"rho = {calibration.agreement:.2f} (floor {calibration.floor:g}), "
-        f"error {calibration.error:.3f} (always the mean: {calibration.constant_error:.3f})."
+        f"rho within subgoals = {rho} (floor {calibration.floor:g}), "
+        f"error {calibration.error:.3f} (always the subgoal's mean: {calibration.constant_error:.3f})."
     )

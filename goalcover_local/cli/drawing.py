@@ -95,7 +95,8 @@ class Drawing:
 
     `judged` are positions of all rows to be judged, `natural` and each of `strategic` (by seed) are parts of them.
     `removed` (k, n_rows) says which rows each of the removals takes; `shortfalls` (by seed) how many rows of a
-    strategic sample each lacks, `lacking` which removals the data have no columns for.
+    strategic sample each lacks, `lacking` which removals the data have no columns for. `samples` (n_rows,) says which
+    rows hold the same sample, `unknown` how many ids of a removal are of no row, and of how many.
     """
 
     removals: Sequence[Removal]
@@ -105,6 +106,8 @@ class Drawing:
     strategic: Mapping[int, np.ndarray]
     shortfalls: Mapping[int, Mapping[str, int]]
     lacking: Sequence[tuple[Removal, Sequence[str]]]
+    samples: np.ndarray
+    unknown: Mapping[str, tuple[int, int]]
 
 
 def drawing_of(study: Study, samples: Sequence[Sample], options: Mapping[str, Any]) -> Drawing:
@@ -112,7 +115,7 @@ def drawing_of(study: Study, samples: Sequence[Sample], options: Mapping[str, An
     import numpy as np
 
     from ..studies.corruption import strategic
-    from ..studies.removals import check_columns
+    from ..studies.removals import Listed, check_columns
 
     rows: list[Row] = [_columns(sample) for sample in samples]
     removals, lacking = check_columns(study, rows)
@@ -123,7 +126,8 @@ def drawing_of(study: Study, samples: Sequence[Sample], options: Mapping[str, An
     patterns = [k for k, removal in enumerate(removals) if removal.kind == "removal"] or list(range(len(removals)))
     matched = removed[patterns]
     size = size or min(len(rows), 2 * int(matched.any(axis=0).sum()))
-    seeds = range(seed, seed + (options["n_seeds"] or (1 if options["rows"] else _SEEDS)))
+    n_seeds = 1 if size >= len(rows) else options["n_seeds"] or (1 if options["rows"] else _SEEDS)
+    seeds = range(seed, seed + n_seeds)
     drawn = {each: strategic(matched, size, each) for each in seeds}
     some = bool(options["rows"]) and size < len(rows)
     natural = np.unique(np.concatenate([base for _, base, _ in drawn.values()]))
@@ -140,6 +144,12 @@ def drawing_of(study: Study, samples: Sequence[Sample], options: Mapping[str, An
             for each, (_, _, lack) in drawn.items()
         },
         lacking,
+        np.unique([sample.digest for sample in samples], return_inverse=True)[1],
+        {
+            removal.name: (removal.way.n_unknown(samples), len(removal.way.ids))
+            for removal in removals
+            if isinstance(removal.way, Listed)
+        },
     )
 
 
@@ -168,6 +178,9 @@ def tell_drawing(drawing: Drawing) -> None:
         click.echo(f"Left out: {removal.name}: the data have no column {', '.join(absent)}.", err=True)
     for removal, mask in zip(drawing.removals, drawing.removed, strict=True):
         click.echo(f"{removal.name}: {int(mask.sum())} of {len(mask)} rows, for {removal.target}.", err=True)
+        n_unknown, n_ids = drawing.unknown.get(removal.name, (0, 0))
+        if n_unknown:
+            click.echo(f"{removal.name}: {n_unknown} of {n_ids} ids are of no row.", err=True)
     seed, positions = next(iter(drawing.strategic.items()))
     for name, n in drawing.shortfalls[seed].items():
         click.echo(f"Shortfall: the strategic sample has {n} rows fewer than it should of {name}.", err=True)
@@ -177,3 +190,5 @@ def tell_drawing(drawing: Drawing) -> None:
         f"{n} strategic sample{'' if n == 1 else 's'} of {len(positions)}.",
         err=True,
     )
+    if len(positions) == len(drawing.samples):
+        click.echo("So many rows match that a strategic sample is the whole data: one is as good as several.", err=True)

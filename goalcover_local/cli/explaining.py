@@ -10,7 +10,7 @@ import numpy as np
 from ..judges import Judge
 from ..phases.assess import EXPLAINED_PER_SUBGOAL, explain, low_rows
 from ..store import Run
-from ..terms import Sample, Subgoal
+from ..terms import ANCHORS, Sample, Subgoal
 from .progress import progress
 from .results import Results
 
@@ -49,7 +49,8 @@ def explain_missing(
 ) -> bool:
     """Whether it came to the end: explains the wanted rows that lack it, until `ends` on the monotonic clock.
 
-    Each subgoal is a plan of its own, so that it is explained in the same batches whatever else is.
+    Each subgoal is a plan of its own, so that it is explained in the same batches whatever else is. A panel's score is
+    explained as the anchor nearest to it, since a judge gives no other.
     """
     samples = run.row_samples(found.positions)
     scores = found.values["score"]
@@ -63,7 +64,7 @@ def explain_missing(
             ) -> list[tuple[Sample, Subgoal, float]]:
                 texts = run.samples(samples[rows[some]])
                 return [
-                    (sample, subgoal, float(score))
+                    (sample, subgoal, ANCHORS[round(5 * float(score))])
                     for sample, score in zip(texts, scores[rows[some], column], strict=True)
                 ]
 

@@ -26,7 +26,8 @@ def probed(runs: Sequence[Run], raters: Raters, options: Mapping[str, Any]) -> I
     with Models(options) as models:
         for run in runs:
             told = settings(run)
-            samples, subgoals = run.samples(run.permutation(options["seed"], options["rows"])), run.goal().subgoals
+            samples = run.samples(run.permutation(options["seed"], options["probe_rows"]))
+            subgoals = run.goal().subgoals
             for digest in told.get("panel") or [told["judge"]]:
                 if digest in done or digest not in names:
                     continue

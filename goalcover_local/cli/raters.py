@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ class Raters:
     """Several judges' values of the same pairs, (n_judges, n_samples, n_subgoals), NaN where one has none.
 
     `identities` and `names` are in the judges' order. `samples` are digests in the data's order, `rows` the place there
-    of each row by its id, `subgoals` by digest.
+    of each row by its id, `subgoals` by digest. An id in `ambiguous` is that of different rows, and so of none.
     """
 
     identities: Mapping[str, Mapping[str, Any]]
@@ -32,6 +32,7 @@ class Raters:
     values: np.ndarray
     samples: Sequence[str]
     rows: Mapping[str, int]
+    ambiguous: Collection[str]
     subgoals: Mapping[str, Subgoal]
 
 
@@ -43,12 +44,17 @@ def gathered(runs: Sequence[Run], value: str | None) -> Raters:
     """
     samples: dict[str, int] = {}
     rows: dict[str, int] = {}
+    ambiguous: set[str] = set()
     subgoals: dict[str, Subgoal] = {}
     found: list[tuple[str, Mapping[str, np.ndarray], np.ndarray, list[str]]] = []
     identities: dict[str, Mapping[str, Any]] = {}
     chosen = value or str(settings(runs[0])["value"]).replace("calibrated", "corrected")
     for run in runs:
-        places = np.array([_placed(row.digest, row.id, samples, rows) for row in run.rows()], dtype=np.int64)
+        places = np.empty(run.n_rows(), dtype=np.int64)
+        for number, row in enumerate(run.rows()):
+            places[number] = samples.setdefault(row.digest, len(samples))
+            if rows.setdefault(row.id, int(places[number])) != places[number]:
+                ambiguous.add(row.id)
         keys, first = np.unique(run.row_samples(), return_index=True)
         goal = run.goal()
         own = {subgoal.digest: subgoal for subgoal in goal.subgoals}
@@ -74,14 +80,8 @@ def gathered(runs: Sequence[Run], value: str | None) -> Raters:
             cells = order[judge], at[:, None], np.array([columns[digest] for digest in own_digests])
             table[cells] = np.where(np.isnan(table[cells]), values[chosen], table[cells])
     kept = {judge: identities[judge] for judge in names}
-    return Raters(kept, list(names.values()), chosen, table, list(samples), rows, subgoals)
-
-
-def _placed(digest: str, identity: str, samples: dict[str, int], rows: dict[str, int]) -> int:
-    """The place of a row's sample, which is a new one if it was not met before."""
-    place = samples.setdefault(digest, len(samples))
-    rows.setdefault(identity, place)
-    return place
+    own_rows = {identity: place for identity, place in rows.items() if identity not in ambiguous}
+    return Raters(kept, list(names.values()), chosen, table, list(samples), own_rows, ambiguous, subgoals)
 
 
 def _names(identities: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

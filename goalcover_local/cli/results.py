@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..calibration import Calibration
-from ..coverage import Aggregate, Rule, calibrated, combined, coverage, values
+from ..coverage import LEAST_RANDOM_LABELS, Aggregate, Rule, calibrated, combined, coverage, values
 from ..errors import StoreError
 from ..scales import Scale, evidence, reference_digest, reference_samples, reference_subgoals, subgoal_bias
 from ..store import Judged, Keys, Run
@@ -22,6 +22,9 @@ from .table import print_table
 
 STARTED = "assessment started"
 ANALYZED = "analysis ended"
+STRATEGIC = (
+    "STRATEGIC SAMPLE: a study chose these rows by what it removes. Shares and verdicts are not those of the data."
+)
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,10 @@ class Member:
 class Results:
     """A run's latest assessment: its settings, its values per row and subgoal, and the coverage they give.
 
-    Where several judges assessed, `panel` are their digests and `judge` is the first of them; `values` are then the
-    `aggregate` of theirs, `members` has what each said by itself, and `agreement`, which is of one judge, is None.
+    `strategic` says that a study chose the rows, so that they do not speak for the data; `n_random` is how many labels
+    of rows drawn at random each subgoal has, where there is a calibration. Where several judges assessed, `panel` are
+    their digests and `judge` is the first of them; `values` are then the `aggregate` of theirs, `members` has what each
+    said by itself, and `agreement`, which is of one judge, is None.
     """
 
     goal: Goal
@@ -57,11 +62,23 @@ class Results:
     panel: tuple[str, ...] = ()
     aggregate: Aggregate = "mean"
     members: Sequence[Member] = ()
+    strategic: bool = False
+    n_random: Sequence[int] = ()
 
     @property
     def judges(self) -> Sequence[str]:
         """The digests of all judges that assessed, one or a panel."""
         return self.panel or (self.judge,)
+
+    @property
+    def each(self) -> Sequence[Sequence[Coverage]]:
+        """The coverage that each judge gives by itself."""
+        return [member.coverage for member in self.members] or [self.coverage]
+
+    @property
+    def n_failed(self) -> int:
+        """How many judgements of the rows drawn failed, of all judges."""
+        return sum(covered.n_failed for judge in self.each for covered in judge)
 
 
 def latest(run: Run, kind: str) -> Mapping[str, Any] | None:
@@ -117,6 +134,8 @@ def results(run: Run, *, value: Value | None = None, tau: float | None = None, r
         calibration=held.calibration if held else None,
         panel=panel,
         aggregate=aggregate,
+        strategic="rows" in told,
+        n_random=[] if labels is None else (labels.random & ~np.isnan(labels.values)).sum(axis=0).tolist(),
         members=[
             Member(each, judges[each], own, coverage(goal, its, judged.failed, value=own, tau=limit, rule=rule))
             for each, (judged, _, its) in zip(panel, said, strict=False)
@@ -207,13 +226,15 @@ def identity(run: Run) -> Mapping[str, Any]:
 
 def n_unjudged(found: Results) -> int:
     """How many pairs of the rows drawn are still to be judged."""
-    return sum(len(found.positions) - covered.n_judged - covered.n_failed for covered in found.coverage)
+    return sum(len(found.positions) - covered.n_judged - covered.n_failed for judge in found.each for covered in judge)
 
 
 def tell_unfinished(found: Results) -> None:
-    """Nothing; warns where an assessment is not finished."""
+    """Nothing; warns where an assessment is not finished, or its rows were chosen."""
     import click
 
+    if found.strategic:
+        click.echo(STRATEGIC, err=True)
     if n := n_unjudged(found):
         click.echo(
             f"The assessment is not finished: {n} pairs are still to be judged. What follows is of those that are.",
@@ -227,6 +248,7 @@ def as_json(run: Run, found: Results) -> dict[str, Any]:
         "run": str(run.folder),
         "judge": found.judge,
         "value": found.value,
+        "strategic": found.strategic,
         "n_samples": len(found.positions),
         "n_asked": run.n_asked(),
         "n_stored": run.n_stored(),
@@ -290,6 +312,8 @@ def print_results(run: Run, found: Results) -> None:
     """Nothing; prints the coverage table and what it rests on."""
     import click
 
+    if found.strategic:
+        click.echo(STRATEGIC)
     if found.calibration and found.calibration.diagnostic_only:
         click.echo(calibrations.warning(found.calibration))
     header = ["subgoal", "alignment", "95% interval", "at 0.0 … 1.0, %", "support", "95% interval", "target"]
@@ -304,7 +328,7 @@ def print_results(run: Run, found: Results) -> None:
                 "–" if np.isnan(mean.value) else f"{mean.value:.3f}",
                 f"{mean.low:.3f} to {mean.high:.3f}",
                 shares,
-                f"{covered.n_support} of {covered.n_judged}",
+                _supporting(found, covered),
                 f"{100 * covered.support.low:.1f}% to {100 * covered.support.high:.1f}%",
                 f"{100 * covered.subgoal.target_share:g}%",
                 str(covered.n_judged),
@@ -318,9 +342,14 @@ def print_results(run: Run, found: Results) -> None:
     if found.calibration:
         click.echo(calibrations.told(found.calibration))
         if found.value == "calibrated":
-            click.echo(
-                "Intervals of support rest on the labels and the judge, its counts and means on the judge alone."
-            )
+            click.echo("Support and its intervals rest on the labels and the judge, means on the judge alone.")
+            if few := [
+                c.subgoal.id for c, n in zip(found.coverage, found.n_random, strict=True) if n < LEAST_RANDOM_LABELS
+            ]:
+                click.echo(
+                    f"Fewer than {LEAST_RANDOM_LABELS} labels of rows drawn at random: {', '.join(few)}. There the "
+                    "judge's values alone decide."
+                )
     if n_missing := n_unjudged(found):
         click.echo(f"NOT FINISHED: {n_missing} pairs are still to be judged; the same `goalcover assess` goes on.")
     if found.n_truncated:
@@ -340,6 +369,13 @@ def print_results(run: Run, found: Results) -> None:
         each = zip(*(member.coverage for member in found.members), strict=True)
         rows = [[those[0].subgoal.id, *map(_brief, those)] for those in each]
         print_table(["subgoal", *names], rows)
+
+
+def _supporting(found: Results, covered: Coverage) -> str:
+    """How many rows support a subgoal, or the share that labels and judge together give."""
+    if found.value == "calibrated" and not np.isnan(covered.support.value):
+        return f"{100 * covered.support.value:.1f}%"
+    return f"{covered.n_support} of {covered.n_judged}"
 
 
 def _brief(covered: Coverage) -> str:

@@ -91,6 +91,8 @@ def _analysis(run: Run) -> str:
 def _next(run: Run, found: Results, n_left: int, told: dict[str, Any]) -> str:
     """The command that comes next."""
     folder = shlex.quote(str(run.folder))
+    if found.strategic:
+        return f"goalcover assess GOAL DATA --run {folder}: a study chose the rows judged so far"
     if n_left:
         return f"the same goalcover assess again: {n_left} pairs are still to be judged"
     if told["assess"]["failed"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -124,12 +125,15 @@ def _synthesize_run(
     from .progress import progress
 
     judged_by = run_card(found.identity)
+    _refuse_panel_value(run, found)
     writer = load_card(options["generator"]) if options["generator"] else judged_by
     grader = load_card(options["discriminator"]) if options["discriminator"] else writer
     drafts = _drafts(layout, options["drafts"])
     shown = _shown(found)
     known, rows = _known(run, gaps, _holdout(layout, options["holdout"]), shown)
     _tell_models(writer, grader, judged_by)
+    if found.panel:
+        click.echo(f"Of the panel {judged_by.name} alone, which is its first, judges what is written.", err=True)
     failures: Counter[str] = Counter()
     with Models(options) as models:
         memory = run.memory()
@@ -175,6 +179,17 @@ def _chosen(gaps: Sequence[Gap], only: Sequence[str]) -> list[Gap]:
             f"{unknown[0]!r} was not analyzed as a gap of the run. {told} `goalcover analyze --subgoal` takes any."
         )
     return [gap for gap in gaps if not only or gap.subgoal in only]
+
+
+def _refuse_panel_value(run: Run, found: Results) -> None:
+    """Raises StoreError if the value is of a whole panel: what is written is judged by the first of it alone."""
+    from ..errors import StoreError
+
+    if found.panel and found.value == "calibrated":
+        raise StoreError(
+            f"The gaps of {run.folder} are by a panel's calibrated values, which one judge alone cannot give.",
+            f"Run `goalcover analyze {shlex.quote(str(run.folder))} --value expectation` first.",
+        )
 
 
 def _tell_models(writer: Card, grader: Card, judge: Card) -> None:
@@ -353,7 +368,8 @@ def _aligner(
     from ..scales import reference_subgoals
     from .results import values_of
 
-    asked = [found.goal.subgoals[column], *(reference_subgoals() if found.value == "corrected" else [])]
+    source = found.calibration.source if found.calibration and found.value == "calibrated" else found.value
+    asked = [found.goal.subgoals[column], *(reference_subgoals() if source == "corrected" else [])]
     tried: set[int] = set()
 
     def align(samples: Sequence[Sample]) -> Sequence[float | None]:

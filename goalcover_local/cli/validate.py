@@ -79,8 +79,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             failures = _mended(run, drawing, found, models, options, record)
             _keep(run, record)
         models.close()
-        click.echo(as_text(record)) if options["as_json"] else _print(record)
-        n_failed = sum(covered.n_failed for covered in found.coverage)
+        if options["as_json"]:
+            click.echo(as_text(record))
+        else:
+            _print(record)
+        n_failed = found.n_failed
     if n_failed:
         click.echo(f"{n_failed} judgements failed and are left out; --retry-failed asks again.", err=True)
     if n_failed or failures:
@@ -101,10 +104,11 @@ def _dry_run(study: Study, cards: Sequence[Card], layout: Layout, options: Mappi
 
 def _validated(run: Run, study: Study, drawing: Drawing, options: Mapping[str, Any]) -> tuple[dict[str, Any], Results]:
     """The record of what was found, and the results it rests on."""
-    from ..report.validation import mix_record
+    from ..report.records import mix_record, outcomes
     from .results import results
 
     found = results(run, value=options["value"])
+    click.echo(f"Comparing each removal with {options['draws']} random ones.", err=True)
     seeds = list(drawing.strategic)
     mixes = [mix_record("natural", None, corruptions(found, drawing, drawing.natural, options, every=True))]
     for seed, positions in drawing.strategic.items():
@@ -123,6 +127,10 @@ def _validated(run: Run, study: Study, drawing: Drawing, options: Mapping[str, A
         "n_seeds": len(seeds),
         "n_draws": options["draws"],
         "n_rows": len(found.positions),
+        "n_pairs": len(found.positions) * len(found.coverage) * len(found.judges),
+        "n_failed": found.n_failed,
+        "subgoals": [subgoal.id for subgoal in found.goal.subgoals],
+        "outcomes": outcomes(mixes),
         "mixes": mixes,
     }
     return record, found
@@ -151,6 +159,7 @@ def corruptions(
             [ids.index(removal.target) for removal in drawing.removals],
             names=[removal.name for removal in drawing.removals],
             kinds=[removal.kind for removal in drawing.removals],
+            samples=drawing.samples[np.sort(positions)],
             n_draws=options["draws"],
             seed=options["seed"],
         )
@@ -185,9 +194,9 @@ def _keep(run: Run, record: Mapping[str, Any]) -> None:
     from ..terms import digest_of
 
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    kept = {"validation.json": text, "validation.md": markdown(record), "validation.svg": figure(record)}
-    for name, content in kept.items():
-        replace_file(run.folder / name, content, mode=0o600)
+    replace_file(run.folder / "validation.json", text, mode=0o600)
+    replace_file(run.folder / "validation.md", markdown(record), mode=0o600)
+    replace_file(run.folder / "validation.svg", figure(record), mode=0o600)
     details = {name: record[name] for name in ("judge", "goal", "data", "value", "seed", "n_seeds", "n_rows")}
     event = run.event(VALIDATED, {**details, "record": digest_of(record)}, "goalcover validate")
     click.echo(f"Kept: validation.json, validation.md and validation.svg in {run.folder}.", err=True)
@@ -196,24 +205,23 @@ def _keep(run: Run, record: Mapping[str, Any]) -> None:
 
 def _print(record: Mapping[str, Any]) -> None:
     from ..report import validation
+    from .decomposition import plain
 
-    right = tuple(k for k, name in enumerate(validation.HEADER) if name not in ("removed", "subgoal"))
-    for mix in record["mixes"]:
-        if mix["mix"] == "strategic" and mix["seed"] != record["seed"]:
-            continue
-        name = "Natural mix" if mix["mix"] == "natural" else f"Strategic sample, seed {mix['seed']}"
-        click.echo(f"{name}, {mix['n_rows']} rows, value {record['value']} (* should fall)")
-        print_table(validation.HEADER, validation.rows(mix), right=right)
+    for title, mix in validation.shown(record):
+        click.echo(f"{title}, value {record['value']} (* should fall)")
+        print_table(validation.HEADER, validation.rows(mix), right=(1, 2, 3, 4, 5))
         for sentence in validation.sentences(mix):
             click.echo(sentence)
         click.echo("")
     if record["n_seeds"] > 1:
         click.echo(f"Targets over {record['n_seeds']} strategic samples: mean change, least to greatest")
         print_table(validation.SEEDS_HEADER, validation.seeds(record))
+    if record.get("mended"):
+        click.echo("What would mend the data that each removal leaves:")
     for removal in record.get("mended", ()):
         click.echo(f"{removal['removal']}, {removal['target']}: {removal['verdict']}")
         for name in ("issue", "fix"):
             if removal[name]:
-                click.echo(f"  {name.capitalize()}: {removal[name]}")
-    for sentence in validation.judgement(record):
+                click.echo(f"  {name.capitalize()}: {plain(removal[name])}")
+    for sentence in validation.told(record):
         click.echo(sentence)

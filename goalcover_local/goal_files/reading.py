@@ -35,6 +35,8 @@ def read_goal(path: Path | str) -> Goal:
 def parse_goal(text: str, where: str) -> Goal:
     """The goal that the text of a goal file states, as `read_goal` reads it; `where` names the file in errors."""
     top = table_of(text, where)
+    if "removals" in top:
+        raise GoalError(f"{where} is a study, not a goal.", "Give the goal that it names.")
     top.refuse_unknown(_GOAL_KEYS)
     return Goal(
         text=top.text("goal"),

@@ -1,12 +1,20 @@
-"""Figures, drawn by matplotlib without a display, the same bytes for the same numbers; texts stand as they are."""
+"""Figures, drawn by matplotlib without a display, the same for everybody: no settings or fonts of one's own matter."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 TARGET, OTHER = "#c0392b", "#7f8c8d"
 """The colours of what should fall, and of what should stay."""
+
+_SETTINGS = {
+    "svg.hashsalt": "goalcover",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
+"""The same ids each time; texts left as texts, for whatever script; and a "$" that is a dollar, not a formula."""
 
 
 def dumbbells(groups: Mapping[str, Sequence[tuple[str, float, float, bool]]], *, title: str, label: str) -> str:
@@ -14,10 +22,11 @@ def dumbbells(groups: Mapping[str, Sequence[tuple[str, float, float, bool]]], *,
 
     Each name comes with both values and whether it is a target, which is drawn in another colour.
     """
-    from matplotlib import rc_context
+    from matplotlib import style
 
-    # Without the second, a text with two "$" would be read as a formula.
-    with rc_context({"svg.hashsalt": "goalcover", "text.parse_math": False}):
+    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
+        # It warns of letters that its own font lacks, which a reader's has, and of names that are too long for it.
+        warnings.simplefilter("ignore", UserWarning)
         return _drawn(groups, title, label)
 
 

@@ -1,67 +1,15 @@
-"""A validation as a JSON record, as the paper's Table 2 in Markdown, and as a dumbbell figure."""
+"""A validation's record as tables (the paper's Table 2), sentences, Markdown and a dumbbell figure."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from ..studies.corruption import ALPHA, Cell, Corruption, Effect, Separation
-
-Record = Mapping[str, Any]
+from ..studies.corruption import ALPHA
+from .records import Record, judgement
 
 LOST = "graded support"
 """The measure that says how much is lost; whether anything is, the alignment says."""
-
-
-def mix_record(name: str, seed: int | None, found: Mapping[str, Corruption]) -> dict[str, Any]:
-    """One draw of rows as plain values for JSON: by measure its removals and what sets targets apart."""
-    measures = {}
-    for measure, corruption in found.items():
-        measures[measure] = {
-            "removals": [_effect(effect) for effect in corruption.effects],
-            "separation": separation_record(corruption.separation()),
-            "natural_gaps": separation_record(corruption.separation("natural gap")),
-        }
-    n_rows = next(iter(found.values())).n_rows
-    return {"mix": name, "seed": seed, "n_rows": n_rows, "measures": measures}
-
-
-def _effect(effect: Effect) -> dict[str, Any]:
-    return {
-        "removal": effect.removal,
-        "target": effect.target.subgoal,
-        "kind": effect.kind,
-        "n_removed": effect.n_removed,
-        "retention": number(effect.retention),
-        "flagged": effect.flagged,
-        "most_affected": effect.most_affected,
-        "subgoals": [_cell(cell) for cell in effect.cells],
-    }
-
-
-def _cell(cell: Cell) -> dict[str, Any]:
-    return {name: number(value) if isinstance(value, float) else value for name, value in asdict(cell).items()}
-
-
-def separation_record(found: Separation) -> dict[str, Any] | None:
-    """What sets targets apart as plain values for JSON; None where no removal could be told."""
-    if not found.n:
-        return None
-    told = asdict(found)
-    paired = told.pop("paired")
-    for name in ("target_interval", "others_interval", "d_interval"):
-        told[name] = [number(end) for end in told[name]]
-    told |= {"p": paired["p"], "p_ranks": paired["p_ranks"], "d": paired["d"], "d_paired": paired["d_paired"]}
-    return {name: number(value) if isinstance(value, float) else value for name, value in told.items()}
-
-
-def number(value: float) -> float | None:
-    """A number for JSON, to six digits and without what rounding leaves of zero; None where it is missing."""
-    return None if np.isnan(value) else float(f"{round(value, 12):.6g}")
 
 
 def cells(mix: Record) -> Iterator[tuple[Record, Record, Record]]:
@@ -72,98 +20,89 @@ def cells(mix: Record) -> Iterator[tuple[Record, Record, Record]]:
             yield removal, cell, loss
 
 
-HEADER = (
-    "removed",
-    "subgoal",
-    "alignment",
-    "after",
-    "change",
-    "95% interval",
-    "chance",
-    "support",
-    "after",
-    "change",
-    "95% interval",
-    "kept",
-)
+HEADER = ("subgoal", "alignment", "change (95% interval)", "p", "graded support", "change (95% interval)")
 """The columns of the table that `rows` fills."""
 
 
 def rows(mix: Record) -> list[list[str]]:
-    """The table of a mix, a line for each removal and subgoal; targets have a star."""
+    """The table of a mix: a line for each removal and what it takes, then one for each subgoal; targets have a star."""
     found = []
     before = ""
     for removal, cell, loss in cells(mix):
-        first = removal["removal"] != before
-        before = removal["removal"]
-        found.append(
-            [
-                removal["removal"] if first else "",
-                cell["subgoal"] + (" *" if cell["target"] else ""),
-                *_change(cell),
-                _chance(cell["p"]),
-                *_change(loss),
-                percent(removal["retention"], signed=False) if first else "",
-            ]
-        )
+        if removal["removal"] != before:
+            before = removal["removal"]
+            left = percent(removal["retention"], signed=False)
+            taken = f"{removal['n_removed']} of {mix['n_rows']} rows taken, {left} kept"
+            found.append([f"{before}: {taken}", *[""] * (len(HEADER) - 1)])
+        star = " *" if cell["target"] else ""
+        p = "–" if cell["p"] is None else f"{cell['p']:.4f}"
+        found.append([f"- {cell['subgoal']}{star}", *_change(cell), p, *_change(loss)])
     return found
 
 
-def _change(cell: Record) -> list[str]:
-    stated = cell["relative"] is not None
-    change = percent(cell["relative"]) if stated else _plain(cell["absolute"], signed=True)
-    ends = [percent(cell[end]) if stated else _plain(cell[end], signed=True) for end in ("low", "high")]
-    return [_plain(cell["original"]), _plain(cell["after"]), change, " to ".join(ends)]
+def _change(cell: Record) -> tuple[str, str]:
+    """From what to what, and the relative change with its interval; the absolute one where there is too little."""
+    told = percent if cell["relative"] is not None else _signed
+    change = cell["relative"] if cell["relative"] is not None else cell["absolute"]
+    between = ", ".join(told(cell[end]).removesuffix("%") for end in ("low", "high"))
+    return f"{_plain(cell['original'])} → {_plain(cell['after'])}", f"{told(change)} ({between})"
 
 
-def _plain(value: float | None, signed: bool = False) -> str:
-    return "–" if value is None else f"{value:+.3f}" if signed else f"{value:.3f}"
+def _plain(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{round(value, 3) + 0.0:+.3f}"
 
 
 def percent(value: float | None, signed: bool = True) -> str:
     """A share in percent; a dash where it is missing."""
     if value is None:
         return "–"
-    return f"{100 * value:+.1f}%" if signed else f"{100 * value:.1f}%"
-
-
-def _chance(p: float | None) -> str:
-    return "–" if p is None else f"{p:.4f}"
+    rounded = round(100 * value, 1) + 0.0
+    return f"{rounded:+.1f}%" if signed else f"{rounded:.1f}%"
 
 
 def sentences(mix: Record) -> list[str]:
-    """What a mix says of the judge: how far targets and others fell, and in how many removals it was noticed."""
+    """What a mix says of the judge: in how many removals it was noticed, and how far targets and others changed."""
     said = []
-    for kind, name in (("separation", "removals"), ("natural_gaps", "natural gaps")):
-        found = {measure: mix["measures"][measure][kind] for measure in ("alignment", LOST)}
-        aligned = found["alignment"]
-        if aligned is None:
+    for kind, key in (("removal", "separation"), ("natural gap", "natural_gaps")):
+        own = [each for each in mix["measures"]["alignment"]["removals"] if each["kind"] == kind]
+        if not own:
             continue
+        flagged = sum(each["flagged"] for each in own)
+        most = sum(each["most_affected"] for each in own)
         said.append(
-            f"{name}: the target is the most affected in {aligned['n_most_affected']} of {aligned['n']}, and falls by "
-            f"more than chance (p < {ALPHA:g}) in {aligned['n_flagged']} of {aligned['n']}"
+            f"{kind}s: the target falls by more than chance (p < {ALPHA:g}) in {flagged} of {len(own)}, and the most "
+            f"of all subgoals in {most} of {len(own)}"
         )
-        for measure, each in found.items():
-            if each is not None:
-                said.append(f"{name}, {measure}: {apart(each)}")
+        for measure in ("alignment", LOST):
+            if (found := mix["measures"][measure][key]) is not None:
+                said.append(f"{kind}s, {measure}: {apart(found)}")
     return said
 
 
 def apart(found: Record) -> str:
-    """How far targets fell, how far others, and the size of that effect, in words."""
-    d = f"{found['d']:.2f}" if found["d"] is not None else "–"
-    low, high = (("–" if end is None else f"{end:.2f}") for end in found["d_interval"])
-    p = "" if found["p"] is None else f", paired t-test p = {found['p']:.3g}"
-    p += "" if found["p_ranks"] is None else f", Wilcoxon p = {found['p_ranks']:.3g}"
-    return (
-        f"targets lose {percent(found['target'], signed=False)} ({_ends(found['target_interval'])}), others "
-        f"{percent(found['others'], signed=False)} ({_ends(found['others_interval'])}); Cohen's d, pooled, {d} "
-        f"({low} to {high}){p}, n = {found['n']}"
-    )
+    """How far targets changed, how far others, and the size of that effect, in words."""
+    changes = [
+        f"{who} change by {_fallen(found[name])} ({_fallen(high)} to {_fallen(low)})"
+        for who, name in (("targets", "target"), ("others", "others"))
+        for low, high in [found[f"{name}_interval"]]
+    ]
+    told = ", ".join(changes)
+    if found["d"] is not None and None not in found["d_interval"]:
+        low, high = found["d_interval"]
+        told += f"; Cohen's d, pooled, {found['d']:.2f} ({low:.2f} to {high:.2f})"
+    if found["n"] > 2:
+        told += "" if found["p"] is None else f", paired t-test p = {found['p']:.3g}"
+        told += "" if found["p_ranks"] is None else f", Wilcoxon p = {found['p_ranks']:.3g}"
+    return f"{told}; n = {found['n']}"
 
 
-def _ends(interval: Sequence[float | None]) -> str:
-    return " to ".join(percent(end, signed=False) for end in interval)
+def _fallen(loss: float | None) -> str:
+    """A loss as the change that it is, in percent."""
+    return percent(None if loss is None else -loss)
 
 
 def seeds(record: Record) -> list[list[str]]:
@@ -192,67 +131,10 @@ SEEDS_HEADER = (
     "over seeds",
     "most affected",
     f"p < {ALPHA:g}",
-    "support",
+    "graded support",
     "over seeds",
 )
 """The columns of the table that `seeds` fills."""
-
-
-ALL_SEEN = (
-    "Whatever was removed, its target fell by more than chance, and no other subgoal fell as far: this judge sees these "
-    "capabilities in these data."
-)
-
-
-def judgement(record: Record) -> list[str]:
-    """What a user should take from it: a sentence for each removal that was not noticed, or one that all were."""
-    natural = [mix for mix in record["mixes"] if mix["mix"] == "natural"] or record["mixes"]
-    strategic = [mix for mix in record["mixes"] if mix["mix"] == "strategic"] or natural
-    found, controls = [], []
-    for place, removal in enumerate(natural[0]["measures"]["alignment"]["removals"]):
-        among_many = [mix["measures"]["alignment"]["removals"][place] for mix in strategic]
-        if removal["kind"] == "control":
-            controls.append(_of_control(removal))
-        elif sentence := _of_removal(removal, 2 * sum(each["flagged"] for each in among_many) > len(among_many)):
-            found.append(sentence)
-    seen = (
-        "Whatever was removed, its target fell by more than chance, and no other subgoal fell as far: this judge sees "
-    )
-    return [*(found or [f"{seen}these capabilities in these data."]), *controls]
-
-
-def _of_removal(removal: Record, among_many: bool) -> str:
-    """What is wrong with how a removal was noticed; `among_many` if it was in the strategic samples."""
-    name, target = removal["removal"], removal["target"]
-    if next(cell for cell in removal["subgoals"] if cell["target"])["p"] is None:
-        return f"NOT TESTED: {name}. Too few rows were judged: none of what it removes, or nothing else."
-    if not removal["flagged"] and among_many:
-        return (
-            f"NOTICED ONLY AMONG MANY: {name}. Its removal lowers {target} by more than chance in strategic samples, "
-            f"but not in the natural mix, where it takes {removal['n_removed']} rows: judge more rows before you believe "
-            "it."
-        )
-    if not removal["flagged"]:
-        return (
-            f"NOT NOTICED: {name}. Its removal does not lower {target} by more than chance: do not trust this judge's "
-            f"coverage of {target} on these data."
-        )
-    if not removal["most_affected"]:
-        return (
-            f"NOT TOLD APART: {name}. Its removal lowers another subgoal as far as {target}: this judge mixes them up, "
-            "or the same rows teach both."
-        )
-    return ""
-
-
-def _of_control(removal: Record) -> str:
-    if removal["flagged"]:
-        return (
-            f"CONTROL FLAGGED: {removal['removal']}. Rows taken at random lower {removal['target']}: mistrust it all."
-        )
-    return (
-        f"Control passed: {removal['removal']}, rows taken at random, lowers {removal['target']} no more than chance."
-    )
 
 
 def markdown(record: Record) -> str:
@@ -260,19 +142,34 @@ def markdown(record: Record) -> str:
     parts = [
         f"# Validation: {escaped(record['study'])}",
         f"Judge {escaped(record['card'])} (digest {record['judge'][:12]}), value {record['value']}, {record['n_rows']} "
-        "rows judged. A star marks the subgoal that should fall. `chance` is the share of random removals of as many "
-        "rows that lower it as much.",
+        "rows judged. A star marks the subgoal that should fall; p is the share of random removals of as many rows "
+        "that lower it as much.",
+        "\n\n".join(map(escaped, told(record))),
     ]
-    for mix in record["mixes"]:
-        if mix["mix"] == "strategic" and mix["seed"] != record["seed"]:
-            continue
-        name = "Natural mix" if mix["mix"] == "natural" else f"Strategic sample, seed {mix['seed']}"
-        parts += [f"## {name}, {mix['n_rows']} rows", table(HEADER, rows(mix))]
+    for title, mix in shown(record):
+        parts += [f"## {title}", table(HEADER, rows(mix))]
         parts.append("\n".join(f"- {sentence}" for sentence in sentences(mix)))
-    if over := seeds(record):
+    if record["n_seeds"] > 1:
+        over = seeds(record)
         parts += [f"## Over {record['n_seeds']} strategic samples", table(SEEDS_HEADER, over)]
-    parts.append("\n\n".join(map(escaped, judgement(record))))
     return "\n\n".join(parts) + "\n"
+
+
+def told(record: Record) -> list[str]:
+    """What to take from a validation: what it says of the judge, and how many judgements failed."""
+    found = judgement(record["outcomes"], len(record["subgoals"]))
+    if record["n_failed"]:
+        found.append(f"{record['n_failed']} of {record['n_pairs']} judgements failed and are left out.")
+    return found
+
+
+def shown(record: Record) -> Iterator[tuple[str, Record]]:
+    """The mixes whose tables are shown, each with its title: the natural one, and the first strategic sample."""
+    for mix in record["mixes"]:
+        if mix["mix"] == "natural":
+            yield f"Natural mix, {mix['n_rows']} rows", mix
+        elif mix["seed"] == record["seed"]:
+            yield f"Strategic sample, seed {mix['seed']}, {mix['n_rows']} rows", mix
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -65,7 +65,8 @@ class Fit:
 class Labels:
     """What a rater can be held against: the labels' mean, and the base rate, the share of them that are support.
 
-    `constant` is the fit of whoever always says the mean, and of support what most labels say.
+    `constant` is the fit of whoever never looks at a row: always says the subgoal's mean, and of support what most of
+    its labels say. Where subgoals differ in how common support is, even its kappa is above 0.
     """
 
     n: int
@@ -160,15 +161,11 @@ def about_labels(labels: np.ndarray, *, seed: int = 0) -> Labels:
     """The labels' mean and base rate, and how a constant predictor fits them; shape (n_rows, n_subgoals)."""
     given = labels[~np.isnan(labels)]
     rows, n = _paired(labels, labels), len(given)
-
-    def over(statistic: Callable[[np.ndarray], float]) -> Estimate:
-        return bootstrap(lambda drawn: statistic(labels[drawn]), rows, n, seed)
-
-    base = over(_base_rate)
+    base = bootstrap(lambda drawn: _base_rate(labels[drawn]), rows, n, seed)
     mean = float(given.mean()) if n else _NONE
-    always = fit(np.where(np.isnan(labels), np.nan, mean), labels, seed=seed)
-    of_most = float(base.value >= 0.5)
-    majority = over(lambda drawn: _same_support(np.full(drawn.shape, of_most), drawn))
+    always = fit(_own_means(labels), labels, seed=seed)
+    of_most = (_own_means(np.where(np.isnan(labels), np.nan, _supports(labels))) >= 0.5).astype(float)
+    majority = bootstrap(lambda drawn: _same_support(of_most[drawn], labels[drawn]), rows, n, seed)
     return Labels(n, mean, base, Fit(n, always.error, always.auc, always.kappa, majority))
 
 
@@ -257,6 +254,13 @@ def _paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 def _supports(values: np.ndarray) -> np.ndarray:
     return values >= SUPPORT_AT - 1e-9
+
+
+def _own_means(labels: np.ndarray) -> np.ndarray:
+    """Each subgoal's mean where there is a label, of the same shape; NaN where there is none."""
+    there = ~np.isnan(labels)
+    means = np.where(there, labels, 0.0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    return np.where(there, means, np.nan)
 
 
 def _base_rate(labels: np.ndarray) -> float:

@@ -83,7 +83,9 @@ class Effect:
 
     @property
     def most_affected(self) -> bool:
-        """Whether the target lost the largest share of what it had."""
+        """Whether the target lost the largest share of what it had, and no other had too little to say and lost it."""
+        if any(np.isnan(cell.relative) and cell.p < ALPHA for cell in self.cells if not cell.target):
+            return False
         drops = [-cell.relative for cell in self.cells if not np.isnan(cell.relative)]
         return max(drops, default=0.0) > _DUST and -self.target.relative >= max(drops) - _DUST
 
@@ -131,10 +133,11 @@ class Corruption:
 
 
 def strategic(matched: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Positions of a strategic sample, shuffled, (size,), those of its base, and how many rows each pattern lacks (k,).
+    """Positions of a strategic sample, shuffled, (size,), those of its base, and each pattern's shortfall, (k,).
 
     The base is half of it, drawn from all rows, so that it shows the natural mix; the other half comes evenly from the
-    rows that each pattern matches, `matched` (k, n), and where one lacks some, from any rows (paper, section 4.3).
+    rows that each pattern matches, `matched` (k, n), and where one lacks some, from any rows (paper, section 4.3). A
+    pattern falls short if fewer of all rows drawn match it than were to be drawn for it.
     """
     order = resampling.drawn(matched.shape[1], seed)
     size = min(size, len(order))
@@ -142,15 +145,13 @@ def strategic(matched: np.ndarray, size: int, seed: int) -> tuple[np.ndarray, np
     base = order[:n_base]
     taken = np.zeros(len(order), dtype=bool)
     taken[base] = True
-    shortfalls = np.zeros(len(matched), dtype=int)
     quota, more = divmod(size - n_base, max(1, len(matched)))
+    wanted = quota + (np.arange(len(matched)) < more)
     for number, pattern in enumerate(matched):
-        wanted = quota + (number < more)
-        found = order[pattern[order] & ~taken[order]][:wanted]
-        taken[found] = True
-        shortfalls[number] = wanted - len(found)
+        taken[order[pattern[order] & ~taken[order]][: wanted[number]]] = True
     rest = order[~taken[order]][: size - int(taken.sum())]
     taken[rest] = True
+    shortfalls = np.maximum(0, wanted - (matched & taken).sum(axis=1))
     positions = np.flatnonzero(taken)
     return positions[resampling.drawn(len(positions), seed + 1)], base, shortfalls
 
@@ -172,20 +173,23 @@ def corrupt(
     *,
     names: Sequence[str],
     kinds: Sequence[Kind] = (),
+    samples: np.ndarray | None = None,
     n_draws: int = 10_000,
     n_replicates: int = 2_000,
     seed: int = 0,
 ) -> Corruption:
     """What k removals did to the means of values (n, m): a removal is a row of `removed` (k, n), its target a column.
 
-    `n_draws` random removals of as many rows each, and `n_replicates` bootstrap draws, fixed by `seed`.
+    `n_draws` random removals of as many samples each, and `n_replicates` bootstrap draws, fixed by `seed`. `samples`
+    (n,) says which rows hold the same sample: chance and bootstrap draw samples.
     """
     before, after = resampling.changes(values, removed)
-    found_before, found_after = resampling.replicates(values, removed, n_draws=n_replicates, seed=seed)
-    relative, drawn = _relative(before, after), _relative(found_before, found_after)
+    found_before, found_after = resampling.replicates(values, removed, samples, n_draws=n_replicates, seed=seed)
+    enough = before >= LEAST_BASE
+    relative, drawn = _relative(before, after, enough), _relative(found_before, found_after, enough)
     effects, losses = [], []
     for k, target in enumerate(targets):
-        p = resampling.by_chance(values, removed[k], n_draws=n_draws, seed=seed)
+        p = resampling.by_chance(*resampling.distinct(values, removed[k], samples), n_draws=n_draws, seed=seed)
         cells = []
         for column, subgoal in enumerate(subgoals):
             stated = not np.isnan(relative[k, column])
@@ -246,10 +250,10 @@ def separation(effects: Sequence[Effect], losses: Sequence[Losses]) -> Separatio
     )
 
 
-def _relative(before: np.ndarray, after: np.ndarray) -> np.ndarray:
-    """The change by what there was before; NaN where that is under 0.02."""
-    enough = before >= LEAST_BASE
-    return np.where(enough, (after - before) / np.where(enough, before, 1.0), np.nan)
+def _relative(before: np.ndarray, after: np.ndarray, enough: np.ndarray) -> np.ndarray:
+    """The change by what there was before; NaN where that is not enough, or nothing."""
+    there = enough & (before > 0)
+    return np.where(there, (after - before) / np.where(there, before, 1.0), np.nan)
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

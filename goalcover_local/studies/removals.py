@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +54,7 @@ class Pattern:
     columns: tuple[str, ...] = ()
 
     def chosen(self, samples: Sequence[Sample], rows: Sequence[Row], seed: int) -> np.ndarray:
-        found = re.compile(self.expression, re.IGNORECASE)
+        found = _compiled(self.expression)
         texts = (
             [_text(row.get(column)) for column in self.columns] if self.columns else [sample.input, sample.output]
             for sample, row in zip(samples, rows, strict=True)
@@ -118,6 +119,10 @@ class Listed:
     ids: frozenset[str]
 
     columns: tuple[str, ...] = ()
+
+    def n_unknown(self, samples: Sequence[Sample]) -> int:
+        """How many of the ids are of no sample."""
+        return len(self.ids.difference(sample.id for sample in samples))
 
     def chosen(self, samples: Sequence[Sample], rows: Sequence[Row], seed: int) -> np.ndarray:
         return np.array([sample.id in self.ids for sample in samples], dtype=bool)
@@ -231,7 +236,12 @@ def read_study(path: Path) -> Study:
     `keep` leaves a share of what is chosen. `answers` names a file of answers beside it. Raises GoalError, naming file
     and table, for anything else.
     """
+    if not path.stem.isprintable():
+        problem = f"The name of the study file {path.name!r} holds a line break or a control character."
+        raise GoalError(problem, "Rename the file.")
     top = table_of(text_of(path), str(path))
+    if "subgoals" in top and "removals" not in top:
+        raise GoalError(f"{path} is a goal, not a study.", "Write a study.toml that names it; docs/guide.md has one.")
     top.refuse_unknown(_KEYS)
     named = top.text("goal")
     beside = path.parent / named
@@ -263,6 +273,8 @@ def _removal(table: Table, goal: Goal, folder: Path) -> Removal:
     if not name.isprintable():
         raise GoalError(f"{table.where}: 'name' holds a line break or a control character.", "Write it on one line.")
     keep = table.share("keep", default=0.5) if "keep" in table else 0.0
+    if keep == 1:
+        raise GoalError(f"{table.where}: keep is 1: nothing would be removed.", "Give a share below 1.")
     return Removal(name, target, _way(table, folder), keep)
 
 
@@ -276,16 +288,7 @@ def _way(table: Table, folder: Path) -> Way:
             raise GoalError(f"{table.where}: {part!r} goes with {' or '.join(needed)} only.", "Remove one of them.")
     way = ways.pop()
     if way == "terms":
-        parts = [whole_words(table.texts("terms"))] if "terms" in table else []
-        parts += [table.text("pattern")] if "pattern" in table else []
-        expression = "|".join(parts)
-        try:
-            re.compile(expression)
-        except re.error as error:
-            raise GoalError(f"{table.where}: 'pattern' is no regular expression: {error}.", "Mend it.") from None
-        if re.search(expression, ""):
-            raise GoalError(f"{table.where} removes every row: its pattern fits nothing at all.", "Name some terms.")
-        return Pattern(expression, table.texts("fields"))
+        return _pattern(table)
     if way == "column":
         if ("values" in table) == ("shares" in table):
             raise GoalError(f"{table.where}: 'column' needs 'values' or 'shares'.", "Give one of the two.")
@@ -301,6 +304,29 @@ def _way(table: Table, folder: Path) -> Way:
         return Listed(frozenset(line.strip() for line in lines if line.strip()))
     share = table.share(way, default=0.1)
     return Random(share) if way == "random" else Longest(share)
+
+
+def _pattern(table: Table) -> Pattern:
+    if "terms" in table and not table.texts("terms"):
+        raise GoalError(f"{table.where}: 'terms' is empty.", "Name at least one word.")
+    parts = [whole_words(table.texts("terms"))] if "terms" in table else []
+    parts += [table.text("pattern")] if "pattern" in table else []
+    expression = "|".join(parts)
+    try:
+        found = _compiled(expression)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise GoalError(f"{table.where}: 'pattern' is no regular expression: {error}.", "Mend it.") from None
+    if found.search(""):
+        problem = f"{table.where}: 'pattern' matches an empty text, so it would remove every row."
+        raise GoalError(problem, "Let it need a character at least.")
+    return Pattern(expression, table.texts("fields"))
+
+
+def _compiled(expression: str) -> re.Pattern[str]:
+    """The expression for any case; what Python may change about its meaning one day is not warned of."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return re.compile(expression, re.IGNORECASE)
 
 
 def check_columns(study: Study, rows: Sequence[Row]) -> tuple[list[Removal], list[tuple[Removal, list[str]]]]:
