@@ -60,7 +60,7 @@ Whatever was removed, its target fell by more than chance, and no other subgoal 
 | - drugs | 0.010 → 0.012 | +0.002 (-0.001, +0.005) | 0.7000 | – → – | – (–, –) |
 
 - removals: the target falls by more than chance (p < 0.01) in 1 of 1, and the most of all subgoals in 1 of 1
-- removals, alignment: targets change by -54.5% (-60.0% to -40.0%), others change by -2.1% (– to –); Cohen's d, pooled, 1.24 (0.90 to 1.50); n = 1
+- removals, alignment: targets change by -54.5% (-60.0% to -40.0%), others change by -2.1% (– to –); n = 1
 
 ## Strategic sample, seed 0, 8 rows
 
@@ -71,7 +71,7 @@ Whatever was removed, its target fell by more than chance, and no other subgoal 
 | - drugs | 0.010 → 0.012 | +0.002 (-0.001, +0.005) | 0.7000 | – → – | – (–, –) |
 
 - removals: the target falls by more than chance (p < 0.01) in 1 of 1, and the most of all subgoals in 1 of 1
-- removals, alignment: targets change by -54.5% (-60.0% to -40.0%), others change by -2.1% (– to –); Cohen's d, pooled, 1.24 (0.90 to 1.50); n = 1
+- removals, alignment: targets change by -54.5% (-60.0% to -40.0%), others change by -2.1% (– to –); n = 1
 
 ## Over 2 strategic samples
 
@@ -276,3 +276,21 @@ def test_a_subgoal_named_like_a_removal_is_no_heading() -> None:
     one = dumbbells({"hearts": [("drugs", 0.5, 0.1, True)]}, title="", label="")
     other = dumbbells({"hearts": [("hearts", 0.5, 0.1, True)]}, title="", label="")
     assert bold(one) == bold(other) == 1
+
+
+def test_effect_size_and_tests_are_told_from_three_removals_on() -> None:
+    found = {
+        "n": 3,
+        "target": 0.5,
+        "target_interval": [0.4, 0.6],
+        "others": -0.01,
+        "others_interval": [-0.02, 0.0],
+        "d": 3.214,
+        "d_interval": [2.5, 3.7],
+        "p": 0.0123,
+        "p_ranks": 0.25,
+    }
+    told = "targets change by -50.0% (-60.0% to -40.0%), others change by +1.0% (0.0% to +2.0%)"
+    sized = "; Cohen's d, pooled, 3.21 (2.50 to 3.70), paired t-test p = 0.0123, Wilcoxon p = 0.25"
+    assert validation.apart(found).replace("+0.0%", "0.0%") == f"{told}{sized}; n = 3"
+    assert validation.apart({**found, "n": 2}).replace("+0.0%", "0.0%") == f"{told}; n = 2"

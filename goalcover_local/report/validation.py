@@ -91,10 +91,10 @@ def apart(found: Record) -> str:
         for low, high in [found[f"{name}_interval"]]
     ]
     told = ", ".join(changes)
-    if found["d"] is not None and None not in found["d_interval"]:
-        low, high = found["d_interval"]
-        told += f"; Cohen's d, pooled, {found['d']:.2f} ({low:.2f} to {high:.2f})"
     if found["n"] > 2:
+        if found["d"] is not None and None not in found["d_interval"]:
+            low, high = found["d_interval"]
+            told += f"; Cohen's d, pooled, {found['d']:.2f} ({low:.2f} to {high:.2f})"
         told += "" if found["p"] is None else f", paired t-test p = {found['p']:.3g}"
         told += "" if found["p_ranks"] is None else f", Wilcoxon p = {found['p_ranks']:.3g}"
     return f"{told}; n = {found['n']}"
