@@ -11,7 +11,7 @@ import numpy as np
 from . import stats
 from .calibration import Calibration, HumanLabels
 from .scales import Scale, evidence
-from .terms import SUPPORT_AT, Coverage, Estimate, Goal, Value, Verdict
+from .terms import Coverage, Estimate, Goal, Value, Verdict
 
 Rule = Literal["support", "mean"]
 Aggregate = Literal["mean", "median"]
@@ -111,5 +111,5 @@ def _supported(labels: HumanLabels, column: int, calibrated: np.ndarray) -> Esti
     there = labels.random[:, column] & ~np.isnan(labels.values[:, column]) & ~np.isnan(labels.blind[:, column])
     if there.sum() < LEAST_RANDOM_LABELS:
         return None
-    supporting = (labels.values[there, column] >= SUPPORT_AT - 1e-9).astype(float)
+    supporting = stats.supports(labels.values[there, column]).astype(float)
     return stats.prediction_powered(calibrated[~there], labels.blind[there, column], supporting)

@@ -7,7 +7,8 @@ from itertools import combinations
 
 import numpy as np
 
-from .terms import SUPPORT_AT, Estimate
+from .stats import supports
+from .terms import Estimate
 
 FEWEST_ROWS = 10
 """A correlation over fewer rows is not stated."""
@@ -33,13 +34,13 @@ def overlaps(ids: list[str], values: np.ndarray) -> list[Overlap]:
     for first, second in combinations(range(len(ids)), 2):
         rows = values[:, [first, second]]
         rows = rows[~np.isnan(rows).any(axis=1)]
-        supports = rows >= SUPPORT_AT - 1e-9
+        both = supports(rows)
         found.append(
             Overlap(
                 (ids[first], ids[second]),
                 rank_correlation(rows[:, 0], rows[:, 1]),
-                int(supports.all(axis=1).sum()),
-                int(supports.any(axis=1).sum()),
+                int(both.all(axis=1).sum()),
+                int(both.any(axis=1).sum()),
             )
         )
     return found

@@ -22,7 +22,8 @@ from scipy.stats import spearmanr
 from .cards import models_home
 from .questions import read_lines
 from .resources import shipped
-from .terms import ANCHORS, SUPPORT_AT, Sample, Subgoal, digest_of
+from .stats import supports
+from .terms import ANCHORS, Sample, Subgoal, digest_of
 
 _FLOOR = 1e-6
 """Probabilities below this are taken for it: what lies deeper is rounding, not judgement."""
@@ -167,7 +168,7 @@ def fit(
     """
     x, y = np.asarray(found, dtype=float), np.asarray(anchors, dtype=float)
     x, y = x[~np.isnan(x)], y[~np.isnan(x)]
-    supporting = y >= SUPPORT_AT - 1e-9
+    supporting = supports(y)
     if len(x) < 20 or supporting.all() or not supporting.any():
         raise ValueError("a scale needs at least 20 judged reference pairs, some of which support their subgoal")
     weights = np.where(supporting, supporting_share / supporting.sum(), (1 - supporting_share) / (~supporting).sum())

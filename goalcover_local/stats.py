@@ -101,8 +101,14 @@ def _exact_interval(n_hits: float, n: float) -> tuple[float, float]:
 def support(values: np.ndarray) -> tuple[int, Estimate]:
     """How many values reach 0.6, and their share among those that are not missing."""
     values = values[~np.isnan(values)]
-    hits = int((values >= SUPPORT_AT - 1e-9).sum())
+    hits = int(supports(values).sum())
     return hits, share_interval(hits, len(values))
+
+
+def supports(values: np.ndarray) -> np.ndarray:
+    """Which values reach 0.6, whatever rounding made of it, boolean, of the same shape; missing ones do not."""
+    reached: np.ndarray = values >= SUPPORT_AT - 1e-9
+    return reached
 
 
 def graded_support(values: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from analyst import Analyst
-from command import ANSWERS, Goalcover, checked_show
+from command import ANSWERS, GOAL, Goalcover, checked_show
 from sklearn.metrics import roc_auc_score
 
 from goalcover_local.cli.ablate import ABLATED
@@ -23,19 +23,6 @@ from goalcover_local.studies import removals
 from goalcover_local.terms import ANCHOR_TEXTS
 
 CANARY = "Zwiebelkuchen4711"
-GOAL = """\
-goal = "Answer questions about ropes and bread"
-
-[[subgoals]]
-id = "ropes"
-name = "Knots and ropes"
-description = "Explains how to tie knots and join ropes."
-
-[[subgoals]]
-id = "bread"
-name = "Baking bread"
-description = "Explains how dough for bread is made, proved and baked."
-"""
 STUDY = """\
 goal = "goal.toml"
 answers = "answers.toml"

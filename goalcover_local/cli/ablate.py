@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .assessing import judge_samples, take_in
-from .drawing import Drawing, drawing_of, folder_of, given, study_options, tell_drawing
+from .drawing import Drawing, data_given, drawing_of, folder_of, study_options, tell_drawing
 from .judging import Models, model_options, named_card
+from .probing import plain_number
 from .table import as_text, print_table
 
 if TYPE_CHECKING:
@@ -69,13 +70,15 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from ..store import Run
     from ..studies.removals import find_study, read_study
+    from ..weights import verify
     from .analyze import leave
     from .results import STARTED, latest
 
     if not (options["parts"] or options["orders"] or options["scores"]):
         raise click.UsageError("Say what to leave out or change: --without, --order or --score.")
     study = read_study(find_study(options["study"]))
-    _, layout, origin = given(study, {**options, "card_names": (options["card_name"],) if options["card_name"] else ()})
+    verify(named_card(options))
+    layout, origin = data_given(study, options)
     with Run.open(folder_of(study, options), write=True, create=True) as run, Models(options) as models:
         take_in(run, layout, origin, options["data"])
         drawing = drawing_of(study, list(run.rows()), options)
@@ -261,9 +264,6 @@ def _mean(values: Sequence[float]) -> float:
 def _print(lines: Sequence[Mapping[str, Any]], n_rows: int) -> None:
     from ..report.validation import percent
 
-    def decimal(value: float | None) -> str:
-        return "–" if value is None else f"{value:.3f}"
-
     header = ["variant", "value", "target loses", "others lose", "told apart", "others", "most affected", "p < 0.01"]
     click.echo(f"{n_rows} rows")
     print_table(
@@ -274,8 +274,8 @@ def _print(lines: Sequence[Mapping[str, Any]], n_rows: int) -> None:
                 line["value"],
                 percent(line["target"], signed=False),
                 percent(line["others"], signed=False),
-                decimal(line["apart_target"]),
-                decimal(line["apart_others"]),
+                plain_number(line["apart_target"]),
+                plain_number(line["apart_others"]),
                 f"{line['n_most_affected']} of {line['n_removals']}",
                 f"{line['n_flagged']} of {line['n_removals']}",
             ]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .assessing import assess_goal, data_options, recognised, some_usable, take_in, tell_cost, value_for
-from .judging import Command, Models, named_cards, panel_options
+from .assessing import assess_goal, data_options, recognised, some_usable, stop_options, take_in, tell_cost, value_for
+from .judging import Command, Models, panel_options, verified_cards
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -67,8 +67,7 @@ _OPTIONS = (
         type=click.FloatRange(0, 1),
         help="Alignment below which the paper calls a subgoal a gap; the goal's if not given.",
     ),
-    click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long."),
-    click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed."),
+    stop_options,
     data_options,
 )
 
@@ -125,13 +124,8 @@ def assessed(options: Mapping[str, Any]) -> Iterator[tuple[Run, Models, bool]]:
 def _given(options: Mapping[str, Any]) -> tuple[Goal, Sequence[Card], Layout, Origin]:
     """The goal, the judges' cards, how the data are read, and where they come from."""
     from ..goal_files.reading import find_goal, read_goal
-    from ..weights import verify
 
-    goal = read_goal(find_goal(options["goal"]))
-    cards = named_cards(options)
-    for card in cards:
-        verify(card)
-    return goal, cards, *recognised(options)
+    return read_goal(find_goal(options["goal"])), verified_cards(options), *recognised(options)
 
 
 def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str, Any]) -> None:

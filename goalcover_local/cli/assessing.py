@@ -31,6 +31,19 @@ _DATA = (
 )
 
 
+_STOP = (
+    click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long."),
+    click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed."),
+)
+
+
+def stop_options(command: Command) -> Command:
+    """The command with the options that say when it stops, and whether it asks again what failed."""
+    for option in reversed(_STOP):
+        command = option(command)
+    return command
+
+
 def data_options(command: Command) -> Command:
     """The command with the options that say how its data are read."""
     for option in reversed(_DATA):

@@ -212,12 +212,11 @@ def _alone(labels: HumanLabels) -> Iterator[Estimate]:
     """For each subgoal the share of rows that support it, by the labels of rows drawn at random alone."""
     import numpy as np
 
-    from ..stats import prediction_powered
-    from ..terms import SUPPORT_AT
+    from ..stats import prediction_powered, supports
 
     for column in range(labels.values.shape[1]):
         random = labels.random[:, column] & ~np.isnan(labels.values[:, column])
-        supporting = (labels.values[random, column] >= SUPPORT_AT - 1e-9).astype(float)
+        supporting = supports(labels.values[random, column]).astype(float)
         yield prediction_powered(np.empty(0), labels.blind[random, column], supporting)
 
 

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .assessing import data_options, recognised
-from .judging import named_cards
+from .assessing import data_options, recognised, stop_options
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from ..cards import Card
     from ..readers import Layout
     from ..store import Origin
     from ..studies.removals import Removal, Row, Study
@@ -52,8 +50,7 @@ _OPTIONS = (
         show_default=True,
         help="Random removals that each removal is compared with.",
     ),
-    click.option("--max-hours", type=click.FloatRange(0, min_open=True), help="Stop, resumable, after this long."),
-    click.option("--retry-failed", is_flag=True, help="Ask again for judgements that failed."),
+    stop_options,
     data_options,
 )
 
@@ -70,23 +67,19 @@ def folder_of(study: Study, options: Mapping[str, Any]) -> Path:
     return options["run_folder"] or Path("runs") / f"validate-{study.name}"
 
 
-def given(study: Study, options: dict[str, Any]) -> tuple[Sequence[Card], Layout, Origin]:
-    """The judges' cards and how the data are read: by the study's columns unless options name others."""
+def data_given(study: Study, options: dict[str, Any]) -> tuple[Layout, Origin]:
+    """How the data are read, by the study's columns unless options name others, and where they come from."""
     from ..errors import DataError
-    from ..weights import verify
 
-    cards = named_cards(options)
-    for card in cards:
-        verify(card)
     own = not (options["input_column"] or options["output_column"] or options["template"])
     if own and (study.input or study.output):
         named = {"input_column": ",".join(study.input), "output_column": ",".join(study.output)}
         try:
-            return cards, *recognised({**options, **named})
+            return recognised({**options, **named})
         except DataError:
             if not study.ships:
                 raise
-    return cards, *recognised(options)
+    return recognised(options)
 
 
 @dataclass(frozen=True)

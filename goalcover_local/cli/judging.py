@@ -93,11 +93,15 @@ def named_card(options: Mapping[str, Any]) -> Card:
     return load_card(options["card_name"] or DEFAULT_CARD)
 
 
-def named_cards(options: Mapping[str, Any]) -> list[Card]:
-    """The cards that the options name, each once."""
+def verified_cards(options: Mapping[str, Any]) -> list[Card]:
+    """The cards that the options name, each once, and their weights verified. Raises ModelError if they are not."""
     from ..cards import DEFAULT_CARD, load_card
+    from ..weights import verify
 
-    return [load_card(name) for name in dict.fromkeys(options["card_names"] or (DEFAULT_CARD,))]
+    cards = [load_card(name) for name in dict.fromkeys(options["card_names"] or (DEFAULT_CARD,))]
+    for card in cards:
+        verify(card)
+    return cards
 
 
 def placed(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .assessing import assess_goal, some_usable, take_in, tell_cost, value_for
-from .drawing import Drawing, drawing_of, folder_of, given, study_options, tell_drawing
-from .judging import Models, panel_options
+from .drawing import Drawing, data_given, drawing_of, folder_of, study_options, tell_drawing
+from .judging import Models, panel_options, verified_cards
 from .table import as_text, print_table
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from ..studies.removals import find_study, read_study
 
     study = read_study(find_study(options["study"]))
-    cards, layout, origin = given(study, options)
+    cards = verified_cards(options)
+    layout, origin = data_given(study, options)
     if options["dry_run"]:
         _dry_run(study, cards, layout, options)
         return

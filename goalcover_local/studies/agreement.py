@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..resampling import interval
-from ..terms import ANCHORS, SUPPORT_AT, Estimate
+from ..resampling import interval, told_apart
+from ..stats import supports
+from ..terms import ANCHORS, Estimate
 
 RESAMPLES = 1000
 """How often rows are drawn for an interval."""
@@ -164,7 +165,7 @@ def about_labels(labels: np.ndarray, *, seed: int = 0) -> Labels:
     base = bootstrap(lambda drawn: _base_rate(labels[drawn]), rows, n, seed)
     mean = float(given.mean()) if n else _NONE
     always = fit(_own_means(labels), labels, seed=seed)
-    of_most = (_own_means(np.where(np.isnan(labels), np.nan, _supports(labels))) >= 0.5).astype(float)
+    of_most = (_own_means(np.where(np.isnan(labels), np.nan, supports(labels))) >= 0.5).astype(float)
     majority = bootstrap(lambda drawn: _same_support(of_most[drawn], labels[drawn]), rows, n, seed)
     return Labels(n, mean, base, Fit(n, always.error, always.auc, always.kappa, majority))
 
@@ -172,20 +173,12 @@ def about_labels(labels: np.ndarray, *, seed: int = 0) -> Labels:
 def auc(values: np.ndarray, labels: np.ndarray) -> float:
     """The area under the ROC curve for support (a label of 0.6 or more), mean over subgoals that have both kinds.
 
-    By ranks (Hanley and McNeil 1982), ties counting half; in [0, 1], NaN if no subgoal has both kinds.
+    Ties count half; in [0, 1], NaN if no subgoal has both kinds.
     """
-    from scipy.stats import rankdata
-
-    areas = []
-    for said, label in zip(values.T, labels.T, strict=True):
-        both = ~(np.isnan(said) | np.isnan(label))
-        hits = _supports(label[both])
-        n_hits = int(hits.sum())
-        n_others = len(hits) - n_hits
-        if n_hits and n_others:
-            ranks = rankdata(said[both])
-            areas.append((ranks[hits].sum() - n_hits * (n_hits + 1) / 2) / (n_hits * n_others))
-    return float(np.mean(areas)) if areas else _NONE
+    said = np.where(np.isnan(labels), np.nan, values)
+    areas = [told_apart(own[:, None], supports(label))[0] for own, label in zip(said.T, labels.T, strict=True)]
+    known = [area for area in areas if not np.isnan(area)]
+    return float(np.mean(known)) if known else _NONE
 
 
 def disputed(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -252,10 +245,6 @@ def _paired(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.flatnonzero((~(np.isnan(first) | np.isnan(second))).any(axis=1))
 
 
-def _supports(values: np.ndarray) -> np.ndarray:
-    return values >= SUPPORT_AT - 1e-9
-
-
 def _own_means(labels: np.ndarray) -> np.ndarray:
     """Each subgoal's mean where there is a label, of the same shape; NaN where there is none."""
     there = ~np.isnan(labels)
@@ -264,7 +253,7 @@ def _own_means(labels: np.ndarray) -> np.ndarray:
 
 
 def _base_rate(labels: np.ndarray) -> float:
-    return float(_supports(labels[~np.isnan(labels)]).mean())
+    return float(supports(labels[~np.isnan(labels)]).mean())
 
 
 def _error(values: np.ndarray, labels: np.ndarray) -> float:
@@ -273,4 +262,4 @@ def _error(values: np.ndarray, labels: np.ndarray) -> float:
 
 def _same_support(values: np.ndarray, labels: np.ndarray) -> float:
     both = ~(np.isnan(values) | np.isnan(labels))
-    return float((_supports(values[both]) == _supports(labels[both])).mean())
+    return float((supports(values[both]) == supports(labels[both])).mean())

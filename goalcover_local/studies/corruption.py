@@ -13,7 +13,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from .. import resampling, stats
-from ..terms import SUPPORT_AT
 
 Measure = Literal["alignment", "graded support", "support"]
 """What is compared: the mean of rows' values, the mean of how far they support a subgoal, or the share that does.
@@ -161,7 +160,7 @@ def measured(values: np.ndarray, measure: Measure) -> np.ndarray:
     if measure == "graded support":
         return stats.graded_support(values)
     if measure == "support":
-        return np.where(np.isnan(values), np.nan, (values >= SUPPORT_AT - 1e-9).astype(float))
+        return np.where(np.isnan(values), np.nan, stats.supports(values).astype(float))
     return values
 
 
