@@ -17,7 +17,7 @@ from .errors import StoreError
 
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
-VERSION = 2
+VERSION = 3
 APPLICATION = 0x476F436F
 """Marks a SQLite file as a run of ours: "GoCo"."""
 
@@ -71,6 +71,13 @@ TABLES_2 = (
     " PRIMARY KEY (subgoal, position)) WITHOUT ROWID",
 )
 """The tables that version 2 added: where the data came from, what models wrote, and what was made of judgements."""
+
+TABLES_3 = (
+    "trainings(name TEXT PRIMARY KEY, json TEXT NOT NULL, position INTEGER NOT NULL, result TEXT) WITHOUT ROWID",
+    "steps(training TEXT, step INTEGER, json TEXT NOT NULL, PRIMARY KEY (training, step)) WITHOUT ROWID",
+    "checkpoints(training TEXT, step INTEGER, json TEXT NOT NULL, PRIMARY KEY (training, step)) WITHOUT ROWID",
+)
+"""The tables that version 3 added: trainings, what was measured at their steps, and the digests of checkpoints."""
 
 NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "gcsfuse", "glusterfs", "gpfs", "lustre", "ncp", "nfs"),
@@ -242,9 +249,13 @@ def _restrict(folder: Path) -> None:
 
 
 def _complete(database: sqlite3.Connection, version: int, where: str = "") -> None:
-    """Adds the tables that a run of an older version lacks: in the file, or empty ones for this connection alone."""
+    """Adds the tables that a run of an older version lacks: in the file, or empty ones for this connection alone.
+
+    No others: an empty table of this connection would hide the one in the file.
+    """
     if version < VERSION:
-        tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in TABLES_2)
+        lacking = (*(TABLES_2 if version < 2 else ()), *TABLES_3)
+        tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in lacking)
         sealed = f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {VERSION}; COMMIT;"
         database.executescript(tables if where else sealed)
 

@@ -520,7 +520,7 @@ class Run:
         n_written = self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'")
         return chain.problems(self.events(), n_written)
 
-    # The only doors to the file
+    # The only doors to the file, for this class and for `trainings.Trainings`
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:

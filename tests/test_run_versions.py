@@ -1,4 +1,7 @@
-"""Runs of format 1, made before gaps were kept: read as they stand, completed when they are written to."""
+"""Runs of older formats: read as they stand, completed when they are written to.
+
+Format 1 was made before gaps were kept, format 2 before trainings were.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from judged import GOAL, SUBGOALS, probabilities
 from goalcover_local import chain
 from goalcover_local.cli.results import STARTED
 from goalcover_local.errors import StoreError
-from goalcover_local.folder import APPLICATION, DATABASE, TABLES_1, TABLES_2, VERSION
+from goalcover_local.folder import APPLICATION, DATABASE, TABLES_1, TABLES_2, TABLES_3, VERSION
 from goalcover_local.store import Origin, Run
 from goalcover_local.terms import (
     Action,
@@ -33,10 +36,11 @@ from goalcover_local.terms import (
     canonical_json,
     digest_of,
 )
+from goalcover_local.trainings import Trainings
 
 N_ROWS = 12
 IDENTITY = {"card": "by hand"}
-ADDED = {table.partition("(")[0] for table in TABLES_2}
+ADDED = {table.partition("(")[0] for table in (*TABLES_2, *TABLES_3)}
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
@@ -129,6 +133,45 @@ def made() -> tuple[Gap, Recommendation, Candidate]:
     return gap, advice, written
 
 
+TRAINED = (["original"], {"beta": 0.1}, [{"reward": 3.5, "step": 1}], {1: {"adapter": "ab"}}, {"reward": 3.5})
+
+
+def train(run: Run) -> None:
+    """A record for each table that format 3 added."""
+    trainings = Trainings(run)
+    trainings.begin("original", {"beta": 0.1})
+    trainings.add_step("original", 1, {"reward": 3.5})
+    trainings.add_checkpoint("original", 1, {"adapter": "ab"})
+    trainings.finish("original", {"reward": 3.5})
+
+
+def trained(run: Run) -> tuple[Any, ...]:
+    held = Trainings(run)
+    told = held.names(), held.settings("original"), held.steps("original")
+    return *told, held.checkpoints("original"), held.result("original")
+
+
+@pytest.fixture
+def later(folder: Path) -> Path:
+    """The run of format 1 as the program of format 2 completed it: with gaps, advice, a candidate and an answer."""
+    gap, advice, written = made()
+    with Run.open(folder, write=True) as run:
+        run.put_gaps([gap])
+        run.put_recommendations([advice])
+        run.put_candidates("causes", [written])
+        run.remember({"key": "answer"})
+    with direct(folder) as database:
+        for table in TABLES_3:
+            database.execute(f"DROP TABLE {table.partition('(')[0]}")
+        database.execute("PRAGMA user_version = 2")
+    return folder
+
+
+def everything_later(run: Run) -> list[Any]:
+    """All that a run of format 2 tells."""
+    return [*everything(run), run.origin(), run.gaps(), run.recommendations(), run.candidates(), dict(run.memory())]
+
+
 def test_it_is_read_as_it_stands(folder: Path) -> None:
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with Run.open(folder, write=False) as run:
@@ -136,6 +179,7 @@ def test_it_is_read_as_it_stands(folder: Path) -> None:
         assert (run.counts().rows, run.n_stored(), len(run.events())) == (N_ROWS, 2 * N_ROWS, 1)
         assert run.origin() is None and run.memory() == {}
         assert (run.gaps(), run.recommendations(), run.candidates()) == ([], [], [])
+        assert Trainings(run).names() == []
     assert {path.name: path.read_bytes() for path in folder.iterdir() if path.suffix == ".sqlite"} == before
     assert (version(folder), tables(folder) & ADDED) == (1, set())
 
@@ -162,6 +206,8 @@ def test_a_reader_cannot_write_to_what_is_not_there(folder: Path) -> None:
             run.remember({"a": 1})
         with pytest.raises(StoreError):
             run.count("n", 1)
+        with pytest.raises(StoreError):
+            Trainings(run).begin("original", {})
         assert run.gaps() == []
     assert version(folder) == 1
 
@@ -172,7 +218,7 @@ def test_a_writer_completes_it_and_nothing_in_it_changes(folder: Path) -> None:
     with Run.open(folder, write=True) as run:
         assert everything(run) == before
     assert (version(folder), tables(folder) >= ADDED) == (VERSION, True)
-    assert VERSION == 2
+    assert VERSION == 3
     with Run.open(folder, write=False) as run:
         assert everything(run) == before
     assert stat.S_IMODE((folder / DATABASE).stat().st_mode) == 0o600
@@ -194,9 +240,12 @@ def test_a_completed_run_holds_what_a_new_one_holds(folder: Path, tmp_path: Path
             memory = run.memory()
             memory["key"] = {"missing": "why it comes"}
             memory.keep()
+            train(run)
         with Run.open(place, write=False) as run:
-            kept.append([run.origin(), run.gaps(), run.recommendations(), run.candidates(), dict(run.memory())])
-    assert kept[0] == kept[1] == [origin, [gap], [advice], [written], {"key": {"missing": "why it comes"}}]
+            told = [run.origin(), run.gaps(), run.recommendations(), run.candidates(), dict(run.memory())]
+            kept.append([*told, trained(run)])
+    told = [origin, [gap], [advice], [written], {"key": {"missing": "why it comes"}}, TRAINED]
+    assert kept[0] == kept[1] == told
     assert tables(folder) == tables(tmp_path / "new")
 
 
@@ -242,6 +291,59 @@ def test_a_reader_goes_on_while_a_writer_completes_it(folder: Path) -> None:
         assert reader.goal() == GOAL and len(reader.events()) == 1
     with Run.open(folder, write=False) as reader:
         assert reader.gaps() == [made()[0]]
+
+
+# Format 2
+
+
+def test_of_format_2_only_what_it_lacks_is_read_as_empty(later: Path) -> None:
+    gap, advice, written = made()
+    before = (later / DATABASE).read_bytes()
+    with Run.open(later, write=False) as run:
+        assert (run.gaps(), run.recommendations(), run.candidates()) == ([gap], [advice], [written])
+        assert (run.memory(), Trainings(run).names()) == ({"key": "answer"}, [])
+        with pytest.raises(StoreError, match="holds no training 'original'"):
+            Trainings(run).settings("original")
+        with pytest.raises(StoreError, match="may not be written to"):
+            Trainings(run).begin("original", {})
+    assert ((later / DATABASE).read_bytes(), version(later)) == (before, 2)
+
+
+def test_a_writer_completes_format_2_and_nothing_in_it_changes(later: Path) -> None:
+    with Run.open(later, write=False) as run:
+        before = everything_later(run)
+    with Run.open(later, write=True) as run:
+        assert everything_later(run) == before
+        train(run)
+    assert (version(later), tables(later) >= ADDED) == (VERSION, True)
+    with Run.open(later, write=False) as run:
+        assert everything_later(run) == before
+        assert trained(run) == TRAINED
+
+
+def test_completing_format_2_that_was_cut_off_is_done_again(later: Path) -> None:
+    with direct(later) as database:
+        database.execute(f"CREATE TABLE {TABLES_3[1]}")
+    with Run.open(later, write=False) as run:
+        assert (run.gaps(), Trainings(run).names()) == ([made()[0]], [])
+    with Run.open(later, write=True) as run:
+        train(run)
+    with Run.open(later, write=False) as run:
+        assert (run.gaps(), trained(run)) == ([made()[0]], TRAINED)
+    assert version(later) == VERSION
+
+
+def test_a_completed_run_of_format_3_is_not_completed_again(later: Path) -> None:
+    with Run.open(later, write=True) as run:
+        train(run)
+    with direct(later) as database:
+        before = database.execute("PRAGMA schema_version").fetchone()
+    for write in (False, True):
+        with Run.open(later, write=write) as run:
+            assert trained(run) == TRAINED
+            assert run._read("SELECT name FROM sqlite_temp_master") == []
+    with direct(later) as database:
+        assert database.execute("PRAGMA schema_version").fetchone() == before
 
 
 # Its records

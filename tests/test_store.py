@@ -694,7 +694,7 @@ def test_damage_inside_the_file_is_told_when_it_is_met(folder: Path) -> None:
         run.put_rows(map(sample, range(3000)), "data")
     path = folder / "run.sqlite"
     whole = path.read_bytes()
-    path.write_bytes(whole[: 30 * 4096] + b"\xa5" * (len(whole) - 30 * 4096))
+    path.write_bytes(whole[: 40 * 4096] + b"\xa5" * (len(whole) - 40 * 4096))
     with Run.open(folder, write=False) as run, pytest.raises(StoreError, match="is damaged"):
         list(run.rows())
 
