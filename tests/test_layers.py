@@ -33,8 +33,8 @@ FLOORS = (
     ("goal_files",),
     ("judges", "canary", "asking"),
     ("scales", "coverage", "overlaps", "trials", "grouping", "duplicates", "discriminator", "calibration"),
-    ("phases", "studies"),
-    ("store", "drafts", "folder", "records", "chain"),
+    ("phases", "studies", "finetune"),
+    ("store", "drafts", "folder", "records", "chain", "trainings"),
     ("report",),
     ("cli",),
 )

@@ -1,0 +1,1 @@
+"""Fine-tuning with a local judge as the reward, and what it was good for."""

@@ -1,0 +1,304 @@
+"""Reinforcement fine-tuning by GRPO (Shao et al. 2024) through TRL, with a grader's score as the reward.
+
+TRL does the training; what is ours is the reward, what is written down of every step, and what a resume may load.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from ..errors import EngineError
+from ..terms import Sample
+from .checkpoints import digests
+from .policy import Policy, Tuning
+from .processes import agreed, gathered
+from .reward import Grader
+from .rewarding import Reward, Tally
+from .rubric import Rubric
+
+Loss = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
+Generation = Literal["transformers", "vllm-colocate", "vllm-server"]
+
+_OURS = {
+    "reward": "score",
+    "reward_std": "spread",
+    "frac_reward_zero_std": "zero_variance",
+    "kl": "kl",
+    "entropy": "entropy",
+    "loss": "loss",
+    "grad_norm": "gradient",
+    "learning_rate": "learning_rate",
+    "completions/mean_length": "tokens",
+    "completions/clipped_ratio": "truncated",
+    "step_time": "seconds",
+}
+"""What TRL calls a step's numbers, and what we do."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a policy is trained; everything that changes the outcome, and nothing else.
+
+    `prompts_per_step` prompts are answered `responses_per_prompt` times in each step; `responses_at_once` of them go
+    through the model together. `kl` weighs the divergence from the base (beta), 0 leaves it out. With `shuffled` the
+    rewards of a prompt's responses change places by chance: a control that must not learn what the judge values.
+    """
+
+    steps: int = 100
+    prompts_per_step: int = 4
+    responses_per_prompt: int = 8
+    responses_at_once: int = 8
+    max_tokens: int = 96
+    temperature: float = 0.9
+    learning_rate: float = 1e-5
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: int = 0
+    kl: float = 0.04
+    loss: Loss = "grpo"
+    iterations: int = 1
+    tuning: Tuning = "lora"
+    rank: int = 16
+    seed: int = 0
+    precision: str = ""
+    shuffled: bool = False
+    generation: Generation = "transformers"
+    checkpointing: bool = False
+
+    def __post_init__(self) -> None:
+        if self.responses_per_prompt < 2:
+            raise ValueError("GRPO compares at least two responses to a prompt")
+        if (self.prompts_per_step * self.responses_per_prompt) % self.responses_at_once:
+            raise ValueError("the responses of a step must divide by those that are processed at once")
+
+    @property
+    def responses(self) -> int:
+        """How many responses are written and graded in a step."""
+        return self.prompts_per_step * self.responses_per_prompt
+
+    def record(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return asdict(self)
+
+
+class Watch(Protocol):
+    """What is told of a training while it goes on."""
+
+    def stepped(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """A step is over: its number, from 1, and its numbers by name; None where there is none."""
+        ...
+
+    def saved(self, step: int, files: Mapping[str, str]) -> None:
+        """A checkpoint is whole on the disk: the digest of each of its files."""
+        ...
+
+    def due(self) -> bool:
+        """Whether the training shall stop, with a checkpoint, after the step that is going on."""
+        ...
+
+
+def train(
+    policy: Policy,
+    grader: Grader,
+    samples: Sequence[Sample],
+    settings: Settings,
+    folder: Path,
+    watch: Watch,
+    *,
+    save_every: int = 10,
+    resume: Path | None = None,
+    generation: Mapping[str, Any] | None = None,
+) -> int:
+    """The last step trained: all of them, unless `watch` said that it was due.
+
+    `samples` are what the policy is asked about, by the rubric's task. Checkpoints are written to `folder`, as
+    checkpoint-STEP, every `save_every` steps and at the end; `resume` is one of them, verified by the caller.
+    `generation` are TRL's own settings of vLLM. Raises EngineError if a prompt exceeds the policy's
+    context, or the training its memory.
+    """
+    import torch
+
+    _check_context(policy, grader.rubric, samples, settings)
+    rewarded = Reward(grader, samples, settings.seed if settings.shuffled else None)
+    with _quiet():
+        from datasets import Dataset
+        from trl import GRPOConfig
+
+        trainer_class, callback = _classes()
+        device = next(policy.model.parameters()).device
+        arguments = GRPOConfig(
+            output_dir=str(folder),
+            max_steps=settings.steps,
+            per_device_train_batch_size=settings.responses_at_once,
+            gradient_accumulation_steps=settings.responses // settings.responses_at_once,
+            num_generations=settings.responses_per_prompt,
+            num_iterations=settings.iterations,
+            max_completion_length=settings.max_tokens,
+            temperature=settings.temperature,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.schedule,
+            warmup_steps=settings.warmup,
+            beta=settings.kl,
+            loss_type=settings.loss,
+            seed=settings.seed,
+            data_seed=settings.seed,
+            use_cpu=device.type == "cpu",
+            bf16=device.type == "cuda" and settings.tuning == "full",
+            fp16=False,
+            gradient_checkpointing=settings.checkpointing,
+            use_vllm=settings.generation != "transformers",
+            **(
+                {"vllm_mode": settings.generation.removeprefix("vllm-")}
+                if settings.generation != "transformers"
+                else {}
+            ),
+            vllm_max_model_length=policy.context,
+            **dict(generation or {}),
+            logging_steps=1,
+            save_strategy="steps",
+            save_steps=save_every,
+            save_total_limit=2,
+            disable_tqdm=True,
+            report_to="none",
+            push_to_hub=False,
+            dataloader_pin_memory=device.type == "cuda",
+            trust_remote_code=False,
+        )
+        data = Dataset.from_dict(
+            {
+                "prompt": [grader.rubric.prompt(sample.input, sample.output) for sample in samples],
+                "row": list(range(len(samples))),
+            }
+        )
+        trainer = trainer_class(
+            policy,
+            model=policy.model,
+            reward_funcs=[rewarded],
+            args=arguments,
+            train_dataset=data,
+            processing_class=policy.prompts.tokenizer,
+            callbacks=[callback(policy, rewarded, watch, settings)],
+            peft_config=_lora(settings) if settings.tuning == "lora" else None,
+        )
+        from transformers import PrinterCallback
+
+        trainer.remove_callback(PrinterCallback)
+        try:
+            trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except torch.OutOfMemoryError as error:
+            raise EngineError(
+                "The training does not fit into the device's memory.",
+                "Lower --at-once, or add --checkpointing; the last checkpoint stays.",
+            ) from error
+        return int(trainer.state.global_step)
+
+
+def _classes() -> tuple[Any, Any]:
+    """TRL's trainer with our prompts, and the callback that tells what it does."""
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer
+
+    class Trainer(GRPOTrainer):  # type: ignore[misc]
+        """GRPO on prompts that are templated and tokenised as everywhere else here, and without a card of TRL's."""
+
+        def __init__(self, policy: Policy, **options: Any) -> None:
+            self._policy = policy
+            super().__init__(**options)
+
+        def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
+            return [self._policy.ids(prompt) for prompt in prompts], None, {}
+
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            pass
+
+    class Callback(TrainerCallback):  # type: ignore[misc]
+        def __init__(self, policy: Policy, rewarded: Reward, watch: Watch, settings: Settings) -> None:
+            self._policy = policy
+            self._rewarded = rewarded
+            self._watch = watch
+            self._settings = settings
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+            if not logs or "reward" not in logs:
+                return
+            self._gather()
+            found = {ours: _number(logs.get(theirs)) for theirs, ours in _OURS.items()} | self._rewarded.tally.numbers()
+            self._rewarded.tally = Tally()
+            written, seconds = found["tokens"], found["seconds"]
+            found["tokens_per_second"] = written * self._settings.responses / seconds if written and seconds else None
+            if state.is_world_process_zero:
+                self._watch.stepped(int(state.global_step), found)
+
+        def _gather(self) -> None:
+            """Nothing; the tally is that of all processes that train together."""
+            tally = self._rewarded.tally
+            tally.grades, tally.lengths = gathered(tally.grades), gathered(tally.lengths)
+
+        def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.is_world_process_zero:
+                folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                _tell_base(folder, self._policy.card.name)
+                self._watch.saved(int(state.global_step), digests(folder))
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if agreed(self._watch.due()):
+                control.should_save = control.should_training_stop = True
+
+    return Trainer, Callback
+
+
+def _number(value: Any) -> float | None:
+    """A number as it is, None for one that is missing or not finite."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _lora(settings: Settings) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=settings.rank,
+        lora_alpha=2 * settings.rank,
+        lora_dropout=0.0,
+        target_modules="all-linear",
+        task_type="CAUSAL_LM",
+    )
+
+
+def _tell_base(checkpoint: Path, card: str) -> None:
+    """Nothing; an adapter's settings name the card of its base, and no path of this machine."""
+    file = checkpoint / "adapter_config.json"
+    if file.exists():
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": card}, indent=2))
+
+
+def _check_context(policy: Policy, rubric: Rubric, samples: Sequence[Sample], settings: Settings) -> None:
+    longest = max(len(policy.ids(rubric.prompt(sample.input, sample.output))) for sample in samples)
+    if longest + settings.max_tokens > policy.context:
+        raise EngineError(
+            f"A prompt of {longest} tokens and an answer of {settings.max_tokens} exceed the policy's context of "
+            f"{policy.context}.",
+            "Use a policy with a longer context, or leave out longer samples with --max-prompt-tokens.",
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """A context in which TRL and its kin say nothing: their warnings quote prompts and completions."""
+    names = ("trl", "transformers", "accelerate", "peft", "datasets")
+    before = {name: logging.getLogger(name).level for name in names}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        try:
+            yield
+        finally:
+            for name, level in before.items():
+                logging.getLogger(name).setLevel(level)

@@ -1,0 +1,39 @@
+"""Processes that train together, a GPU each, as accelerate starts them: what they agree on, and what they gather."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def is_main() -> bool:
+    """Whether this process writes the run: the only one, or the first of several that train together."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def agreed(value: T) -> T:
+    """What the first process says, told to every process that trains together."""
+    if _alone():
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    held = [value]
+    broadcast_object_list(held)
+    return held[0]
+
+
+def gathered(values: Sequence[T]) -> list[T]:
+    """The values of all processes that train together, in the order of the processes."""
+    if _alone():
+        return list(values)
+    from accelerate.utils import gather_object
+
+    found: list[T] = gather_object(list(values))
+    return found
+
+
+def _alone() -> bool:
+    return int(os.environ.get("WORLD_SIZE", "1")) < 2

@@ -1,0 +1,189 @@
+"""Grades of responses: a judge's expectation from 1 to 5 in each dimension of a rubric, and what a program computes.
+
+The same code rewards a policy in training and grades it in an evaluation (paper, section 6.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats as distributions
+
+from .. import __version__
+from ..engines.base import Engine, Prompt
+from ..errors import EngineError
+from ..questions import read_lines
+from ..terms import digest_of
+from .checks import check
+from .rubric import LEVELS, Rubric
+
+FIT = 0.5
+"""The least Spearman correlation of its grades with ours at which a judge is fit to reward (see `Grader.agreement`)."""
+
+_SLACK = 64
+"""Tokens kept free for the answer and for tokens that merge differently once a text is cut."""
+
+
+class Response(NamedTuple):
+    """What a policy wrote about a sample: the sample's two texts, and the policy's."""
+
+    input: str
+    output: str
+    text: str
+
+    @property
+    def source(self) -> str:
+        """The sample's texts together."""
+        return f"{self.input}\n{self.output}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """What a response is worth.
+
+    `dimensions` maps each judged dimension to its grade in [1, 5], None where the judge failed; `checks` each computed
+    one to a number in [0, 1]. `judged` is the weighted mean of the dimensions, in [1, 5], `checked` that of the checks,
+    in [0, 1], None if there are none. `score` is the weighted sum of all, in [1, 5], where a check c counts as 1 + 4c;
+    None if a dimension is missing: a failed judgement is no grade at all, never the lowest.
+    """
+
+    dimensions: Mapping[str, float | None]
+    checks: Mapping[str, float]
+    judged: float | None
+    checked: float | None
+    score: float | None
+    failure: str | None = None
+
+
+def graded(
+    rubric: Rubric, dimensions: Mapping[str, float | None], checks: Mapping[str, float], failure: str | None = None
+) -> Grade:
+    """The grade that these parts come to under the rubric's weights."""
+    given = [dimensions[dimension.name] for dimension in rubric.dimensions]
+    told = [grade for grade in given if grade is not None]
+    whole = len(told) == len(given)
+    judged = float(np.average(told, weights=[each.weight for each in rubric.dimensions])) if whole else None
+    computed = [checks[each.name] for each in rubric.checks]
+    checked = float(np.average(computed, weights=[each.weight for each in rubric.checks])) if computed else None
+    share = rubric.judged_share
+    score = None if judged is None else share * judged + (1 - share) * (1 + 4 * (checked or 0.0))
+    return Grade(dict(dimensions), dict(checks), judged, checked, score, failure)
+
+
+@dataclass(frozen=True)
+class Grader:
+    """An engine that grades responses by a rubric."""
+
+    engine: Engine
+    rubric: Rubric
+
+    @cached_property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that can change a grade: weights, precision, versions, question, dimensions, checks."""
+        return {
+            **self.engine.describe(),
+            "reward": self.rubric.name,
+            "reward_digest": self.rubric.digest,
+            "context": self.engine.context,
+            "goalcover": __version__,
+        }
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the identity."""
+        return digest_of(dict(self.identity))
+
+    def grade(self, responses: Sequence[Response]) -> list[Grade]:
+        """The grade of each response, in their order. Responses to one sample that stand together share its cost."""
+        if not responses:
+            return []
+        dimensions = self.rubric.dimensions
+        prompts = [self._prompt(each, dimension.asks) for each in self._fitted(responses) for dimension in dimensions]
+        choices = self.engine.choose(prompts, LEVELS)
+        rows = _expected(choices.probabilities).reshape(len(responses), len(dimensions))
+        grades = []
+        for number, (response, row) in enumerate(zip(responses, rows, strict=True)):
+            failures = choices.failures[number * len(dimensions) : (number + 1) * len(dimensions)]
+            told = {
+                dimension.name: None if np.isnan(grade) else float(grade)
+                for dimension, grade in zip(dimensions, row, strict=True)
+            }
+            grades.append(graded(self.rubric, told, self.checks(response), next(filter(None, failures), None)))
+        return grades
+
+    @cached_property
+    def agreement(self) -> float:
+        """How its grades go with ours on the reward's reference cases: Spearman's correlation, in [-1, 1].
+
+        NaN if there are no cases, or if it grades all alike.
+        """
+        path = self.rubric.folder / "reference.jsonl"
+        cases = read_lines(path) if path.is_file() else []
+        if len(cases) < 2:
+            return float("nan")
+        prompts = [self.rubric.question.prompt(case["fields"], asking="score") for case in cases]
+        found = _expected(self.engine.choose(prompts, LEVELS).probabilities)
+        ours = np.array([float(case["answer"]["score"]) for case in cases])
+        there = ~np.isnan(found)
+        if there.sum() < 2 or np.ptp(found[there]) == 0 or np.ptp(ours[there]) == 0:
+            return float("nan")
+        return float(distributions.spearmanr(found[there], ours[there]).statistic)
+
+    def checks(self, response: Response) -> dict[str, float]:
+        """What programs compute of a response, by name, each in [0, 1]."""
+        return {
+            each.name: check(
+                each.kind, response.text, response.source, least=each.least, most=each.most, terms=each.terms
+            )
+            for each in self.rubric.checks
+        }
+
+    def _prompt(self, response: Response, asks: str) -> Prompt:
+        texts = {
+            "input": response.input.strip(),
+            "output": response.output.strip(),
+            "response": response.text.strip(),
+            "dimension": asks,
+        }
+        return self.rubric.question.prompt(texts, asking="score")
+
+    def _fitted(self, responses: Sequence[Response]) -> list[Response]:
+        """The responses, with sources that exceed the judge's context cut in their middle.
+
+        Raises EngineError if a response alone leaves no room for any of its source.
+        """
+        longest = max(self.rubric.dimensions, key=lambda dimension: len(dimension.asks.encode())).asks
+        fitted: list[Response] = []
+        for response in responses:
+            whole = self._prompt(response, longest)
+            # No tokenizer makes more tokens than there are bytes, so most responses need no count.
+            n_bytes = sum(len(message.content.encode("utf-8", "replace")) for message in whole.messages)
+            fits = n_bytes + _SLACK <= self.engine.context or self._tokens(whole) + _SLACK <= self.engine.context
+            fitted.append(response if fits else self._shortened(response, longest))
+        return fitted
+
+    def _shortened(self, response: Response, asks: str) -> Response:
+        frame = self._tokens(self._prompt(response._replace(input="", output=""), asks))
+        room = self.engine.context - 2 * _SLACK - frame
+        if room < _SLACK:
+            raise EngineError(
+                "The reward's question and a response leave no room for the source in the judge's context.",
+                "Use a judge with a longer context, or let the policy write less (max_tokens in reward.toml).",
+            )
+        output, _ = self.engine.shorten(response.output, room // 2)
+        used = self._tokens(self._prompt(response._replace(input="", output=output), asks)) - frame
+        input, _ = self.engine.shorten(response.input, room - used)
+        return response._replace(input=input, output=output)
+
+    def _tokens(self, prompt: Prompt) -> int:
+        return self.engine.count_tokens([prompt])[0]
+
+
+def _expected(probabilities: np.ndarray) -> np.ndarray:
+    """The mean grade, (n,), under probabilities of the levels, (n, 5); NaN where there are none."""
+    expected: np.ndarray = probabilities @ np.arange(1, len(LEVELS) + 1)
+    return expected

@@ -1,0 +1,91 @@
+"""A grader as a reward in training: what TRL calls, and what the grades of a step come to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import stats as distributions
+
+from ..terms import Sample
+from .reward import Grade, Grader, Response
+
+
+@dataclass
+class Tally:
+    """What the grades of one step come to, until it is over."""
+
+    grades: list[Grade] = field(default_factory=list)
+    lengths: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def numbers(self) -> dict[str, float | None]:
+        """Means over the step's responses, by name; None where no response has the number."""
+        found: dict[str, float | None] = {
+            "judged": _mean([grade.judged for grade in self.grades]),
+            "checked": _mean([grade.checked for grade in self.grades]),
+            "failed": _mean([float(grade.score is None) for grade in self.grades]),
+            "judge_seconds": self.seconds,
+            "length_correlation": _correlation([grade.score for grade in self.grades], self.lengths),
+        }
+        for part in ("dimensions", "checks"):
+            names = getattr(self.grades[0], part) if self.grades else ()
+            for name in names:
+                found[f"{part}/{name}"] = _mean([getattr(grade, part)[name] for grade in self.grades])
+        return found
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    told = [number for number in numbers if number is not None]
+    return sum(told) / len(told) if told else None
+
+
+def _correlation(scores: Sequence[float | None], lengths: Sequence[int]) -> float | None:
+    """Spearman's correlation of scores with lengths; None if either is constant."""
+    pairs = [(score, length) for score, length in zip(scores, lengths, strict=True) if score is not None]
+    if len({score for score, _ in pairs}) < 2 or len({length for _, length in pairs}) < 2:
+        return None
+    return float(distributions.spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+class Reward:
+    """The reward as TRL wants it: numbers for completions; None where the judge failed.
+
+    With a seed to `shuffle` by, the rewards of a prompt's responses change places: nothing is to be learnt from them.
+    """
+
+    __name__ = "reward"
+
+    def __init__(self, grader: Grader, samples: Sequence[Sample], shuffle: int | None = None) -> None:
+        self._grader = grader
+        self._samples = samples
+        self._shuffle = shuffle
+        self.tally = Tally()
+
+    def __call__(
+        self, prompts: Sequence[str], completions: Sequence[str], row: Sequence[int], trainer_state: Any, **_: Any
+    ) -> list[float | None]:
+        started = time.perf_counter()
+        asked = [self._samples[number] for number in row]
+        responses = [
+            Response(sample.input, sample.output, text.strip()) for sample, text in zip(asked, completions, strict=True)
+        ]
+        grades = self._grader.grade(responses)
+        self.tally.grades += grades
+        self.tally.lengths += [len(response.text.split()) for response in responses]
+        self.tally.seconds += time.perf_counter() - started
+        rewards = [grade.score for grade in grades]
+        return rewards if self._shuffle is None else self._shuffled(rewards, row, trainer_state.global_step)
+
+    def _shuffled(self, rewards: list[float | None], row: Sequence[int], step: int) -> list[float | None]:
+        """The rewards of each prompt's responses in another order, drawn by seed and step."""
+        draw = np.random.default_rng([self._shuffle or 0, step])
+        shuffled = list(rewards)
+        for number in dict.fromkeys(row):
+            places = [place for place, each in enumerate(row) if each == number]
+            for place, source in zip(places, draw.permutation(places).tolist(), strict=True):
+                shuffled[place] = rewards[source]
+        return shuffled
