@@ -564,6 +564,17 @@ class Memory(dict[str, Any]):
         super().__setitem__(key, answer)
         self._new[key] = answer
 
+    def setdefault(self, key: str, answer: Any = None) -> Any:
+        """The answer under that key, which is this one if there was none."""
+        if key not in self:
+            self[key] = answer
+        return self[key]
+
+    def update(self, *others: Any, **named: Any) -> None:
+        """Nothing; puts answers in, each as one is put in by itself."""
+        for key, answer in dict(*others, **named).items():
+            self[key] = answer
+
     def keep(self) -> None:
         """Nothing; what was added since is stored."""
         if self._new:

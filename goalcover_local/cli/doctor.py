@@ -132,8 +132,9 @@ def _place(folder: Path) -> str:
 
 def _memory(weights: int) -> str:
     from ..errors import EngineError
+    from ..finetune.memory import available as free_memory
 
-    available = _available_memory()
+    available = free_memory("cpu")
     needed = int(weights * 1.2) + 1_000_000_000
     if available is not None and available < needed:
         raise EngineError(
@@ -142,17 +143,6 @@ def _memory(weights: int) -> str:
         )
     free = "unknown" if available is None else f"{available / 1e9:.1f} GB"
     return f"about {needed / 1e9:.1f} GB needed, {free} free"
-
-
-def _available_memory() -> int | None:
-    """Bytes that a new process may take, or None where the system does not tell."""
-    try:
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        return None
-    return None
 
 
 def _grammar(judge: Judge) -> str:

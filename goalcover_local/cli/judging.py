@@ -139,6 +139,17 @@ class Models:
         while self._engines:
             self._engines.popitem()[1].close()
 
+    def hold(self, card: Card, engine: Engine) -> None:
+        """Nothing; this card's engine is one that was opened elsewhere, and is proved here.
+
+        Raises EngineError if it does not do what it must (see `canary`).
+        """
+        from .. import canary
+        from ..questions import load_question
+
+        canary.check(engine, load_question("refinement", single_turn=card.chat.single_turn))
+        self._engines[card.name] = engine
+
     def judge(self, card: Card, *, question: str | None = None, order: str | None = None, decode: str = "") -> Judge:
         """A judge of alignment; question, order and decoding as the options say unless given.
 

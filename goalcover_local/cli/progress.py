@@ -40,6 +40,7 @@ class Progress:
         self._what, self._total, self._unit = what, total, unit
         self.done = 0
         self.failed = 0
+        self.note = ""
         self._started = self._told = time.monotonic()
 
     def advance(self, n: int, n_failed: int = 0) -> None:
@@ -56,7 +57,8 @@ class Progress:
         rate = self.done / seconds
         left = f", {duration((self._total - self.done) / rate)} left" if 0 < self.done < self._total else ""
         failed = f", {self.failed} failed" if self.failed else ""
-        return f"{self._what}: {self.done} of {self._total} {self._unit}, {rate:.1f} a second{left}{failed}"
+        note = f": {self.note}" if self.note else ""
+        return f"{self._what}: {self.done} of {self._total} {self._unit}, {pace(rate)}{left}{failed}{note}"
 
 
 class _Bar(Progress):
@@ -80,8 +82,9 @@ class _Bar(Progress):
     def advance(self, n: int, n_failed: int = 0) -> None:
         self.done += n
         self.failed += n_failed
-        rate = f"{self.done / max(1e-9, time.monotonic() - self._started):.1f}/s"
-        self._bar.update(self._task, advance=n, rate=rate + (f", {self.failed} failed" if self.failed else ""))
+        rate = pace(self.done / max(1e-9, time.monotonic() - self._started))
+        told = [rate, f"{self.failed} failed" if self.failed else "", self.note]
+        self._bar.update(self._task, advance=n, rate=", ".join(filter(None, told)))
 
 
 @contextmanager
@@ -104,6 +107,11 @@ def watched(what: str, n: int) -> Iterator[Callable[[int], None]]:
     """A context that shows the model at work on n answers to a question; what it gives is called as they come."""
     with progress(WORK.get(what, what), n, "answers", passing=True) as bar:
         yield bar.advance
+
+
+def pace(rate: float) -> str:
+    """A rate as people say it: "8.1 a second", or "38 s each" where that is slow."""
+    return f"{rate:.1f} a second" if rate >= 0.3 or not rate else f"{1 / rate:.0f} s each"
 
 
 def duration(seconds: float) -> str:

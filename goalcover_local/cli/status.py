@@ -54,7 +54,11 @@ def _status(run: Run) -> dict[str, Any]:
     rows = {"used": counts.rows, "different": counts.samples, "refused": counts.refusals}
     origin = run.origin()
     told: dict[str, Any] = {"run": str(run.folder), "data": origin.path if origin else "", "rows": rows}
+    if trained := _trainings(run):
+        told["trainings"] = trained
     folder = shlex.quote(str(run.folder))
+    if trained and not counts.rows and not audit["problems"]:
+        return {**told, "audit trail": audit, "next": _next_training(folder, trained)}
     if not audit["problems"] and not any(event.kind == STARTED for event in events):
         return {**told, "audit trail": audit, "next": f"goalcover assess GOAL DATA --run {folder}"}
     if audit["problems"]:
@@ -71,6 +75,27 @@ def _status(run: Run) -> dict[str, Any]:
     told["recommend"] = len(run.recommendations())
     told["synthesize"] = dict(Counter(candidate.fate for candidate in candidates(run)))
     return {**told, "audit trail": audit, "next": _next(run, found, n_pairs - n_judged - n_failed, told)}
+
+
+def _trainings(run: Run) -> dict[str, str]:
+    """How far each training has come, by its name."""
+    from ..trainings import Trainings
+
+    trainings = Trainings(run)
+    found = {}
+    for name in trainings.names():
+        n_steps = trainings.settings(name)["settings"]["steps"]
+        ended = trainings.result(name) is not None
+        found[name] = "ended" if ended else f"step {len(trainings.steps(name))} of {n_steps}"
+    return found
+
+
+def _next_training(folder: str, trained: dict[str, str]) -> str:
+    """The command that comes next in a run that holds trainings alone."""
+    open_ones = [name for name, stands in trained.items() if stands != "ended"]
+    if open_ones:
+        return f"the same goalcover train again: {', '.join(open_ones)} did not end"
+    return f"goalcover evaluate {folder} TEST"
 
 
 def _analysis(run: Run) -> str:
@@ -111,6 +136,8 @@ def _next(run: Run, found: Results, n_left: int, told: dict[str, Any]) -> str:
 def _in_words(value: Any) -> str:
     if isinstance(value, dict) and "of" in value:
         return f"{value['judged']} of {value['of']} pairs judged, {value['failed']} failed"
+    if isinstance(value, dict) and any(isinstance(each, str) for each in value.values()):
+        return ", ".join(f"{name}: {each}" for name, each in value.items())
     if isinstance(value, dict):
         return ", ".join(f"{n} {name}" for name, n in value.items()) or "none"
     return str(value) if value not in ("", 0) else "none"

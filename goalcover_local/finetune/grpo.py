@@ -124,6 +124,7 @@ def train(
     context, or the training its memory.
     """
     import torch
+    from safetensors import SafetensorError
 
     _check_context(policy, grader.rubric, samples, settings)
     rewarded = Reward(grader, samples, settings.seed if settings.shuffled else None)
@@ -192,6 +193,12 @@ def train(
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
+        except (OSError, SafetensorError) as error:
+            why = getattr(error, "strerror", None) or "write failed"
+            raise EngineError(
+                f"A checkpoint could not be written to {folder} ({why}).",
+                "Check the disk's space and permissions, then start again: the last whole checkpoint stays.",
+            ) from error
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 "The training does not fit into the device's memory.",
@@ -226,7 +233,7 @@ def _classes() -> tuple[Any, Any]:
             self._settings = settings
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-            if not logs or "reward" not in logs:
+            if not logs or "loss" not in logs:
                 return
             self._gather()
             found = {ours: _number(logs.get(theirs)) for theirs, ours in _OURS.items()} | self._rewarded.tally.numbers()
