@@ -17,8 +17,8 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 
 def digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file in a checkpoint, by its name relative to the folder."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return {path.relative_to(folder).as_posix(): _digest(path) for path in files}
+    files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
+    return {path.relative_to(folder).as_posix(): "a link" if path.is_symlink() else _digest(path) for path in files}
 
 
 def sound(folder: Path, known: Mapping[int, Mapping[str, str]]) -> tuple[int, Path] | None:

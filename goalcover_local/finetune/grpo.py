@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import numpy as np
+
 from ..errors import EngineError
 from ..terms import Sample
 from .checkpoints import digests
@@ -128,12 +130,12 @@ def train(
 
     _check_context(policy, grader.rubric, samples, settings)
     rewarded = Reward(grader, samples, settings.seed if settings.shuffled else None)
-    with _quiet():
+    device = next(policy.model.parameters()).device
+    with _quiet(), _own_seeds(device):
         from datasets import Dataset
         from trl import GRPOConfig
 
         trainer_class, callback = _classes()
-        device = next(policy.model.parameters()).device
         arguments = GRPOConfig(
             output_dir=str(folder),
             max_steps=settings.steps,
@@ -164,20 +166,18 @@ def train(
             **dict(generation or {}),
             logging_steps=1,
             save_strategy="steps",
-            save_steps=save_every,
+            save_steps=-(-save_every // settings.iterations) * settings.iterations,
             save_total_limit=2,
+            shuffle_dataset=False,
             disable_tqdm=True,
             report_to="none",
             push_to_hub=False,
             dataloader_pin_memory=device.type == "cuda",
             trust_remote_code=False,
         )
-        data = Dataset.from_dict(
-            {
-                "prompt": [grader.rubric.prompt(sample.input, sample.output) for sample in samples],
-                "row": list(range(len(samples))),
-            }
-        )
+        asked = [grader.rubric.prompt(sample.input, sample.output) for sample in samples]
+        rows = _plan(len(samples), settings)
+        data = Dataset.from_dict({"prompt": [asked[row] for row in rows], "row": rows})
         trainer = trainer_class(
             policy,
             model=policy.model,
@@ -205,6 +205,17 @@ def train(
                 "Lower --at-once, or add --checkpointing; the last checkpoint stays.",
             ) from error
         return int(trainer.state.global_step)
+
+
+def _plan(n_samples: int, settings: Settings) -> list[int]:
+    """The rows asked about, in the order of steps: every row once in a turn, each turn shuffled by the seed.
+
+    One pass over it is the whole training: a resume counts off what was done, where TRL would shuffle turns anew.
+    """
+    draw = np.random.default_rng(settings.seed)
+    n_rows = -(-settings.steps // settings.iterations) * settings.prompts_per_step
+    turns = [draw.permutation(n_samples) for _ in range(-(-n_rows // n_samples))]
+    return [int(row) for row in np.concatenate(turns)[:n_rows]]
 
 
 def _classes() -> tuple[Any, Any]:
@@ -251,11 +262,18 @@ def _classes() -> tuple[Any, Any]:
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+                (folder / "README.md").unlink(missing_ok=True)
                 _tell_base(folder, self._policy.card.name)
                 self._watch.saved(int(state.global_step), digests(folder))
 
+        def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+            # Without a gradient the optimizer leaves a weight alone; with one of 0, its momentum moves it on.
+            if not self._rewarded.any_graded:
+                model.zero_grad(set_to_none=True)
+
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            if agreed(self._watch.due()):
+            whole = state.global_step % self._settings.iterations == 0
+            if agreed(self._watch.due()) and whole:
                 control.should_save = control.should_training_stop = True
 
     return Trainer, Callback
@@ -309,3 +327,19 @@ def _quiet() -> Iterator[None]:
         finally:
             for name, level in before.items():
                 logging.getLogger(name).setLevel(level)
+
+
+@contextmanager
+def _own_seeds(device: Any) -> Iterator[None]:
+    """A context after which what is drawn at random goes on as if nothing had been drawn in it."""
+    import random
+
+    import torch
+
+    before, drawn = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            random.setstate(before)
+            np.random.set_state(drawn)

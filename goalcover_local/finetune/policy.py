@@ -128,7 +128,12 @@ def _generation(max_tokens: int, pad: int, ends: Sequence[int], drawing: dict[st
     from transformers import GenerationConfig
 
     return GenerationConfig(
-        max_new_tokens=max_tokens, pad_token_id=pad, eos_token_id=list(ends), **({"do_sample": False} | drawing)
+        max_new_tokens=max_tokens,
+        pad_token_id=pad,
+        eos_token_id=list(ends),
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        **({"do_sample": False} | drawing),
     )
 
 

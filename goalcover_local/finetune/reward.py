@@ -48,7 +48,7 @@ class Grade:
     `dimensions` maps each judged dimension to its grade in [1, 5], None where the judge failed; `checks` each computed
     one to a number in [0, 1]. `judged` is the weighted mean of the dimensions, in [1, 5], `checked` that of the checks,
     in [0, 1], None if there are none. `score` is the weighted sum of all, in [1, 5], where a check c counts as 1 + 4c;
-    None if a dimension is missing: a failed judgement is no grade at all, never the lowest.
+    None if a dimension that counts is missing: a failed judgement is no grade at all, never the lowest.
     """
 
     dimensions: Mapping[str, float | None]
@@ -63,10 +63,10 @@ def graded(
     rubric: Rubric, dimensions: Mapping[str, float | None], checks: Mapping[str, float], failure: str | None = None
 ) -> Grade:
     """The grade that these parts come to under the rubric's weights."""
-    given = [dimensions[dimension.name] for dimension in rubric.dimensions]
-    told = [grade for grade in given if grade is not None]
-    whole = len(told) == len(given)
-    judged = float(np.average(told, weights=[each.weight for each in rubric.dimensions])) if whole else None
+    counted = [dimension for dimension in rubric.dimensions if dimension.weight]
+    told = [grade for dimension in counted if (grade := dimensions[dimension.name]) is not None]
+    whole = len(told) == len(counted)
+    judged = float(np.average(told, weights=[each.weight for each in counted])) if whole else None
     computed = [checks[each.name] for each in rubric.checks]
     checked = float(np.average(computed, weights=[each.weight for each in rubric.checks])) if computed else None
     share = rubric.judged_share
@@ -101,19 +101,40 @@ class Grader:
         """The grade of each response, in their order. Responses to one sample that stand together share its cost."""
         if not responses:
             return []
-        dimensions = self.rubric.dimensions
-        prompts = [self._prompt(each, dimension.asks) for each in self._fitted(responses) for dimension in dimensions]
-        choices = self.engine.choose(prompts, LEVELS)
-        rows = _expected(choices.probabilities).reshape(len(responses), len(dimensions))
+        asked = list(dict.fromkeys(dimension.asks for dimension in self.rubric.dimensions))
+        contrasted = [asks for asks in asked if any(d.contrast and d.asks == asks for d in self.rubric.dimensions)]
+        own, failures = self._expected(self._fitted(responses), asked)
+        other, others_failures = self._expected(self._fitted(list(map(self._elsewhere, responses))), contrasted)
         grades = []
-        for number, (response, row) in enumerate(zip(responses, rows, strict=True)):
-            failures = choices.failures[number * len(dimensions) : (number + 1) * len(dimensions)]
-            told = {
-                dimension.name: None if np.isnan(grade) else float(grade)
-                for dimension, grade in zip(dimensions, row, strict=True)
-            }
-            grades.append(graded(self.rubric, told, self.checks(response), next(filter(None, failures), None)))
+        for number, response in enumerate(responses):
+            told = {}
+            for dimension in self.rubric.dimensions:
+                grade = own[number, asked.index(dimension.asks)]
+                if dimension.contrast:
+                    grade = np.clip(3 + grade - other[number, contrasted.index(dimension.asks)], 1, 5)
+                told[dimension.name] = None if np.isnan(grade) else float(grade)
+            failure = failures[number] or others_failures[number]
+            grades.append(graded(self.rubric, told, self.checks(response), failure))
         return grades
+
+    def _expected(self, responses: Sequence[Response], asked: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
+        """The expected grade of each response in each respect, (n_responses, n_asked), and why any is missing."""
+        if not asked:
+            return np.empty((len(responses), 0)), [None] * len(responses)
+        choices = self.engine.choose([self._prompt(each, asks) for each in responses for asks in asked], LEVELS)
+        failures = [
+            next(filter(None, choices.failures[start : start + len(asked)]), None)
+            for start in range(0, len(choices.failures), len(asked))
+        ]
+        return _expected(choices.probabilities).reshape(len(responses), len(asked)), failures
+
+    def _elsewhere(self, response: Response) -> Response:
+        """The same text as a response to another source: always the same one for the same sample."""
+        others = [other for other in self.rubric.others if other != (response.input, response.output)]
+        if not others:
+            return response
+        input, output = others[int(digest_of([response.input, response.output])[:8], 16) % len(others)]
+        return response._replace(input=input, output=output)
 
     @cached_property
     def agreement(self) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy import stats as distributions
 
 from ..terms import Sample
+from .processes import gathered
 from .reward import Grade, Grader, Response
 
 
@@ -64,6 +65,7 @@ class Reward:
         self._samples = samples
         self._shuffle = shuffle
         self.tally = Tally()
+        self.any_graded = False
 
     def __call__(
         self, prompts: Sequence[str], completions: Sequence[str], row: Sequence[int], trainer_state: Any, **_: Any
@@ -74,6 +76,7 @@ class Reward:
             Response(sample.input, sample.output, text.strip()) for sample, text in zip(asked, completions, strict=True)
         ]
         grades = self._grader.grade(responses)
+        self.any_graded = any(gathered([grade.score is not None for grade in grades]))
         self.tally.grades += grades
         self.tally.lengths += [len(response.text.split()) for response in responses]
         self.tally.seconds += time.perf_counter() - started

@@ -2,6 +2,7 @@
 
     prompt.md, answer.schema.json, examples.jsonl, reference.jsonl   as in every question folder; see `questions`
     reward.toml                                                      [task], [[dimensions]], [[checks]]
+    others.jsonl                                                     other sources: {"input": text, "output": text}
 
 The prompt's placeholders are `input`, `output`, `response` and `dimension`, of which `output` may be left out.
 """
@@ -15,7 +16,7 @@ from string import Template
 
 from ..cards import validated
 from ..errors import ModelError, QuestionError
-from ..questions import Question, load_question
+from ..questions import Question, load_question, read_lines
 from ..resources import shipped
 from ..terms import digest_of
 from .checks import KINDS
@@ -29,11 +30,17 @@ _SAMPLE = {"input", "output"}
 
 @dataclass(frozen=True, slots=True)
 class Dimension:
-    """One respect in which a judge grades a response from 1 to 5, and what it is asked there."""
+    """One respect in which a judge grades a response from 1 to 5, and what it is asked there.
+
+    With `contrast` the response is also graded as one to another source, and counts as 3 and the difference: what would
+    do as well for any source, such as praise of itself, gets 3 however highly the judge thinks of it. A dimension of
+    weight 0 is graded and shown, and does not count.
+    """
 
     name: str
     weight: float
     asks: str
+    contrast: bool = False
     __pydantic_config__ = _STRICT
 
 
@@ -91,8 +98,10 @@ class _File:
             raise ValueError("a reward judges at least one dimension")
         if len(names) != len(set(names)) or not all(names):
             raise ValueError("dimensions and checks need a name each, no two alike")
-        if not all(0 < part.weight < float("inf") for part in parts):
-            raise ValueError("weights are numbers above 0")
+        if not all(0 <= part.weight < float("inf") for part in parts) or not all(check.weight for check in self.checks):
+            raise ValueError("weights are numbers above 0; a dimension's may be 0, and is then shown alone")
+        if not any(dimension.weight for dimension in self.dimensions):
+            raise ValueError("a reward counts at least one dimension")
 
 
 @dataclass(frozen=True)
@@ -106,6 +115,7 @@ class Rubric:
     checks: tuple[Check, ...]
     question: Question
     folder: Path
+    others: tuple[tuple[str, str], ...] = ()
 
     @property
     def digest(self) -> str:
@@ -114,7 +124,8 @@ class Rubric:
             {
                 "task": [self.task.prompt, self.task.max_tokens],
                 "question": self.question.digest,
-                "dimensions": [[each.name, each.weight, each.asks] for each in self.dimensions],
+                "dimensions": [[each.name, each.weight, each.asks, each.contrast] for each in self.dimensions],
+                "others": [list(other) for other in self.others],
                 "checks": [[c.name, c.kind, c.weight, c.least, c.most, list(c.terms)] for c in self.checks],
             }
         )
@@ -148,12 +159,27 @@ def load_rubric(name: str, *, single_turn: bool = False) -> Rubric:
     except ModelError as error:
         raise QuestionError(error.problem, error.mend) from error
     _check(question)
-    return Rubric(question.name, stated.title, stated.task, stated.dimensions, stated.checks, question, folder)
+    others = _others(folder) if any(dimension.contrast for dimension in stated.dimensions) else ()
+    return Rubric(question.name, stated.title, stated.task, stated.dimensions, stated.checks, question, folder, others)
 
 
 def rewards() -> list[str]:
     """The names of the rewards that ship."""
     return sorted(path.parent.name for path in shipped("grammars").glob(f"*/{FILE}"))
+
+
+def _others(folder: Path) -> tuple[tuple[str, str], ...]:
+    """The sources that responses are also held against. Raises QuestionError if there are not two."""
+    path = folder / "others.jsonl"
+    try:
+        found = tuple((str(line["input"]), str(line.get("output", ""))) for line in read_lines(path))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise QuestionError(
+            f"{path} is not there, or a line of it has no input.", "A reward with a contrast needs other sources there."
+        ) from error
+    if len(set(found)) < 2:
+        raise QuestionError(f"{path} holds {len(set(found))} different sources.", "Give two or more.")
+    return tuple(dict.fromkeys(found))
 
 
 def _check(question: Question) -> None:

@@ -68,10 +68,11 @@ def table_4(standings: Sequence[Standing], comparisons: Sequence[Comparison] = (
     parts = (f"score, {GRADES} (95% interval)", f"judged, {GRADES} (95% interval)", f"checks, {CHECKS} (95% interval)")
     header = ("policy", *parts, "n", "failed", "words")
     told = table(header, lines)
-    return f"{told}\n\n{_compared(comparisons)}" if comparisons else told
+    return f"{told}\n\n{compared(comparisons)}" if comparisons else told
 
 
-def _compared(comparisons: Sequence[Comparison]) -> str:
+def compared(comparisons: Sequence[Comparison], part: str = "score") -> str:
+    """Comparisons of that part of the grades in Markdown; the last p is adjusted for how many there are."""
     lines = [
         [
             f"{each.policy} − {each.against}",
@@ -86,7 +87,7 @@ def _compared(comparisons: Sequence[Comparison]) -> str:
         ]
         for each, adjusted in zip(comparisons, holm([each.p for each in comparisons]), strict=True)
     ]
-    header = ("difference", "score (95% interval)", "wins", "ties", "d", "p", "p of ranks", "p, Holm", "n")
+    header = ("difference", f"{part} (95% interval)", "wins", "ties", "d", "p", "p of ranks", "p, Holm", "n")
     return table(header, lines)
 
 
