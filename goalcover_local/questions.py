@@ -37,7 +37,8 @@ ORDERS: tuple[Order, ...] = ("score-first", "reason-first")
 _INLINE_ANSWER = "\nAnswer: "
 """What leads from a question to its answer where examples stand inline."""
 
-_LOOSE = r"[\s\u200b-\u200f\u2060\ufeff*_]"
+_UNSEEN = r"\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
+_LOOSE = rf"[\s{_UNSEEN}*_]"
 """What a reader overlooks in a heading: space, characters without width, emphasis."""
 
 
@@ -150,7 +151,8 @@ class Question:
         text = "\n".join((self.shared, *self.parts))
         tags = sorted(set(re.findall(r"</?([a-z][a-z-]*)>", "".join(self.parts))))
         headings = sorted(set(re.findall(r"^#+ *(\S[^\n:]*):", text, flags=re.MULTILINE)))
-        runs = [(r"<\s*+", rf"(?:/\s*)?(?:{'|'.join(tags)})\b")] if tags else []
+        names = "|".join(rf"[{_UNSEEN}]*+".join(tag) for tag in tags)
+        runs = [(rf"[<＜]{_LOOSE}*+", rf"(?:[/／]{_LOOSE}*+)?(?:{names})(?!\w)")] if tags else []
         runs += [(rf"[#＃](?:[#＃]|{_LOOSE})*+", "|".join(map(_loosely, headings)))] if headings else []
         runs += [(rf"{re.escape(mark[0])}{_LOOSE}*+", _loosely(mark[1:])) for mark in self.form.marks]
         patterns = [f"{run}(?:(?=({rest})))?" for run, rest in runs]

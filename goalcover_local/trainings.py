@@ -40,7 +40,7 @@ class Trainings:
         Settings are compared as JSON. Raises StoreError if it was begun with others, naming those that differ, and for
         a name that is no `[a-z0-9][a-z0-9._+-]*` of at most 60 characters, or is "base".
         """
-        _check_name(name)
+        check_name(name)
         given = _strict_json(settings)
         with self._transaction() as database:
             held = database.execute("SELECT json FROM trainings WHERE name = ?", (name,)).fetchone()
@@ -113,7 +113,7 @@ class Trainings:
 
     def folder(self, name: str) -> Path:
         """Where the training's files lie, there or not. Raises StoreError for what cannot be a name."""
-        _check_name(name)
+        check_name(name)
         return self._run.folder / "policies" / name
 
     def make_folder(self, name: str) -> Path:
@@ -165,7 +165,8 @@ class Trainings:
         )
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
+    """Nothing; raises StoreError for what cannot be a training's name."""
     if name == UNTUNED:
         raise StoreError(
             f'"{UNTUNED}" is the policy before any training, and names no training.', "Give another --name."
@@ -189,9 +190,18 @@ def _strict_json(record: Mapping[str, Any]) -> str:
     return text
 
 
+def _flat(record: Mapping[str, Any], path: str = "") -> dict[str, str]:
+    """Every value that is no record itself, as JSON, under its path: "settings.seed"."""
+    found: dict[str, str] = {}
+    for key, value in record.items():
+        here = f"{path}{key}"
+        found |= _flat(value, f"{here}.") if isinstance(value, dict) and value else {here: as_json(value)}
+    return found
+
+
 def _differences(held: str, given: str) -> str:
     """The keys whose values differ between two records, with the values where they are short."""
-    before, now = ({key: as_json(value) for key, value in json.loads(text).items()} for text in (held, given))
+    before, now = (_flat(json.loads(text)) for text in (held, given))
     told = []
     for key in sorted(before.keys() | now.keys()):
         values = before.get(key, "nothing"), now.get(key, "nothing")

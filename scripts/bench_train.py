@@ -4,8 +4,8 @@
     python scripts/bench_train.py --data DIR --work DIR [--judge CARD] [--steps N] [--test N]
 
 DIR holds medquad/medquad.jsonl. Trains SmolLM2-135M twice, with the judge's reward and with the same rewards shuffled
-within each prompt's responses; then grades the base and both on rows about diseases that no training row is about. Every
-step is a `goalcover` command on folders under --work: stopped at any moment, the same line goes on.
+within each prompt's responses; then grades the base and both on rows about diseases that no training row is about.
+Every step is a `goalcover` command on folders under --work: stopped at any moment, the same line goes on.
 """
 
 from __future__ import annotations

@@ -210,10 +210,12 @@ def test_a_policy_that_is_kept_stays_and_another_takes_its_place(folder: Path, t
     assert not (place / "card.json").exists(), "it told of the other"
 
 
-def test_without_its_checkpoint_a_policy_that_is_there_stays(folder: Path, tmp_path: Path) -> None:
+def test_a_policy_that_is_there_stays(folder: Path, tmp_path: Path) -> None:
     place = tmp_path / "adapter"
     found = keep_policy(folder / "checkpoint-10", place)
-    assert keep_policy(folder / "checkpoint-99", place) == found
+    written = {path.name: path.stat().st_mtime_ns for path in place.iterdir()}
+    assert keep_policy(folder / "checkpoint-10", place) == found
+    assert {path.name: path.stat().st_mtime_ns for path in place.iterdir()} == written
 
 
 def test_a_kill_in_the_middle_leaves_a_draft_that_is_written_anew(

@@ -357,7 +357,7 @@ def test_a_tally_leaves_out_what_is_missing() -> None:
         Grade({"d": None}, {"c": 1.0}, None, 1.0, None, "failed"),
         Grade({"d": 4.0}, {"c": 0.0}, 4.0, 0.0, 3.5),
     ]
-    found = Tally(grades, [10, 99, 20], 1.5).numbers()
+    found = Tally(grades, [10, 99, 20], 1.5, [0, 0, 0]).numbers()
     assert (found["judged"], found["checked"], found["dimensions/d"], found["checks/c"]) == (3.0, 0.5, 3.0, 0.5)
     assert found["failed"] == pytest.approx(1 / 3) and found["judge_seconds"] == 1.5
     assert found["length_correlation"] == pytest.approx(1.0)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from goalcover_local.engines.base import Choices, Prompt
 from goalcover_local.engines.scripted import ScriptedEngine
-from goalcover_local.errors import EngineError
 from goalcover_local.finetune.checks import KINDS
 from goalcover_local.finetune.reward import FIT, Grade, Grader, Response, graded
 from goalcover_local.finetune.rubric import Check, Dimension, Rubric, load_rubric, rewards
@@ -254,10 +253,11 @@ def test_what_fits_is_left_whole(rubric: Rubric) -> None:
     assert "[…]" in engine.history[-1].messages[-1].content
 
 
-def test_a_response_that_leaves_no_room_is_told_without_its_text(rubric: Rubric) -> None:
-    with pytest.raises(EngineError) as refused:
-        Grader(trained.RuleEngine(context=200), rubric).grade([Response("x", "y", LONG)])
-    assert "word" not in str(refused.value) and refused.value.mend
+def test_a_response_that_leaves_no_room_fails_alone(rubric: Rubric) -> None:
+    grades = Grader(trained.RuleEngine(context=200), rubric).grade([RESPONSE, Response("x", "y", LONG), RESPONSE])
+    assert [grade.score is None for grade in grades] == [False, True, False]
+    assert "room" in str(grades[1].failure) and "word" not in str(grades[1].failure)
+    assert grades[1].dimensions == {"letters": None, "signs": None} and grades[0] == grades[2]
 
 
 def test_a_source_is_cut_alike_whatever_stands_beside_it(rubric: Rubric) -> None:
@@ -277,11 +277,7 @@ class Told(ScriptedEngine):
     def __init__(self, folder: Path, change: Any) -> None:
         super().__init__(context=10**6)
         self._change = change
-        self._ours: dict[str, dict[str, int]] = {
-            each["fields"]["response"].strip(): {} for each in read_lines(folder / "reference.jsonl")
-        }
-        for each in read_lines(folder / "reference.jsonl"):
-            self._ours[each["fields"]["response"].strip()][each["fields"]["dimension"]] = each["answer"]["score"]
+        self._ours = [(each["fields"], each["answer"]["score"]) for each in read_lines(folder / "reference.jsonl")]
 
     def choose(self, prompts: Any, answers: Any) -> Choices:
         rows = np.full((len(prompts), 5), np.nan)
@@ -293,8 +289,14 @@ class Told(ScriptedEngine):
         return Choices(rows, tuple(failures), len(prompts))
 
     def _score(self, prompt: Prompt) -> int:
-        dimensions = self._ours[trained.response_in(prompt)]
-        return int(next(score for asks, score in dimensions.items() if prompt.messages[-1].content.endswith(asks)))
+        """Our grade of this response to this source in this respect; 3 of another source, or where we gave none."""
+        text, response = prompt.messages[-1].content, trained.response_in(prompt)
+        ours = (
+            int(score)
+            for fields, score in self._ours
+            if fields["response"].strip() == response and fields["input"] in text and text.endswith(fields["dimension"])
+        )
+        return next(ours, 3)
 
 
 @pytest.mark.parametrize(
@@ -311,12 +313,34 @@ def test_agreement_with_our_own_cases(name: str, change: Any, found: float | Non
 
 
 def test_agreement_leaves_failures_out(tmp_path: Path) -> None:
-    fields = [{"input": "x", "output": "y", "response": f"response {n}", "dimension": "Letters?"} for n in range(6)]
+    asks = "Letters: is it written in letters?"
+    fields = [{"input": "x", "output": "y", "response": f"response {n}", "dimension": asks} for n in range(6)]
     scores = [1, 5, 2, 4, 3, 3]
     reference = [{"fields": each, "answer": {"score": n}} for each, n in zip(fields, scores, strict=True)]
     rubric = load_rubric(str(trained.write_reward(tmp_path / "own", reference=reference)))
-    broken = iter([1, None, 2, 4, None, 3])
-    assert Grader(Told(rubric.folder, lambda _: next(broken)), rubric).agreement == pytest.approx(1)
+    found = Grader(Told(rubric.folder, lambda score: None if score == 5 else score), rubric)
+    assert found.agreement == pytest.approx(1) and list(found.agreements) == ["letters", "signs"]
+    assert np.isnan(found.agreements["signs"]), "of which there are no cases"
+
+
+def test_agreement_is_that_of_the_worst_dimension(tmp_path: Path) -> None:
+    asks = {"Letters: is it written in letters?": 1, "Signs: is it written without signs?": -1}
+    reference = [
+        {"fields": {"input": "x", "output": "y", "response": f"r{n}", "dimension": each}, "answer": {"score": n}}
+        for each in asks
+        for n in (1, 2, 4, 5)
+    ]
+    rubric = load_rubric(str(trained.write_reward(tmp_path / "own", reference=reference)))
+
+    class Half(Told):
+        def choose(self, prompts: Any, answers: Any) -> Choices:
+            found = super().choose(prompts, answers)
+            turned = np.array(["Signs" in prompt.messages[-1].content for prompt in prompts])
+            rows = np.where(turned[:, None], found.probabilities[:, ::-1], found.probabilities)
+            return Choices(rows, found.failures, found.n_tokens)
+
+    found = Grader(Half(rubric.folder, lambda score: score), rubric)
+    assert found.agreements == pytest.approx({"letters": 1.0, "signs": -1.0}) and found.agreement == pytest.approx(-1)
 
 
 def test_without_cases_there_is_no_agreement(rubric: Rubric) -> None:
@@ -390,7 +414,7 @@ def test_a_contrast_counts_what_is_of_its_own_source_alone(rubric: Rubric) -> No
     grader = Grader(_Sources(), with_contrast(rubric))
     texts = ("the knot it is", "something else", "it is well told")
     own, nothing, praise = grader.grade([RESPONSE._replace(text=text) for text in texts])
-    assert own.dimensions == {"letters": 5.0, "signs": 5.0} and own.judged == 5
+    assert own.dimensions == {"letters": 4.5, "signs": 5.0} and own.judged == 4.5
     assert nothing.dimensions == {"letters": 3.0, "signs": 2.0} and nothing.judged == 3
     assert praise.dimensions == {"letters": 3.0, "signs": 4.0}, "praise of oneself fits every source"
 
@@ -398,7 +422,7 @@ def test_a_contrast_counts_what_is_of_its_own_source_alone(rubric: Rubric) -> No
 def test_a_response_that_fits_another_source_better_gets_less_than_three(rubric: Rubric) -> None:
     others = ("the moon", "a moon"), ("the moon", "no moon")
     (found,) = Grader(_Sources(), with_contrast(rubric, *others)).grade([RESPONSE._replace(text="the moon")])
-    assert found.dimensions["letters"] == 1 and found.score is not None
+    assert found.dimensions["letters"] == 1.5 and found.score is not None
 
 
 def test_a_sample_is_held_against_the_same_other_source_each_time_and_never_itself(rubric: Rubric) -> None:
@@ -419,5 +443,5 @@ def test_a_contrast_with_a_missing_judgement_is_missing(rubric: Rubric) -> None:
             return Choices(rows, tuple("no" if away else None for away in elsewhere), len(prompts))
 
     (found,) = Grader(Half(), with_contrast(rubric)).grade([RESPONSE])
-    assert found.dimensions == {"letters": None, "signs": 5.0}
+    assert found.dimensions == {"letters": None, "signs": 2.0}
     assert found.score is None and found.judged is None and found.failure == "no"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -98,8 +98,9 @@ def test_what_policy_and_judge_read_is_pinned(name: str, single_turn: bool) -> N
     found = f"=== policy\n{rubric.prompt(TEXTS.input, TEXTS.output)}\n"
     found += "".join(f"=== {message.role}\n{message.content}\n" for message in prompts[0].messages)
     shared = prompts[0].messages[-1].content.rpartition(rubric.dimensions[0].asks)[0]
-    for dimension, prompt in zip(rubric.dimensions, prompts, strict=True):
-        found += f"=== {dimension.name}, after what all share\n"
+    for asks, prompt in zip(asked_of(rubric), prompts, strict=True):
+        names = " and ".join(each.name for each in rubric.dimensions if each.asks == asks)
+        found += f"=== {names}, after what all share\n"
         found += prompt.messages[-1].content.removeprefix(shared) + f"\n{prompt.prefill}\n"
     file = GOLDEN / f"reward.{name}.{'one-turn' if single_turn else 'with-system'}.txt"
     if os.environ.get("GOALCOVER_GOLDEN") == "write":
@@ -353,12 +354,12 @@ def contrasted(folder: Path, others: list[dict[str, str]] | None = None) -> Path
 
 def test_a_contrast_needs_other_sources(folder: Path) -> None:
     edited(folder, ("weight = 3", "weight = 3\ncontrast = true"))
-    with pytest.raises(QuestionError, match="others.jsonl") as refused:
+    with pytest.raises(QuestionError, match=r"others\.jsonl") as refused:
         load_rubric(str(folder))
     assert refused.value.mend
     for lines in ('{"output": "a moon"}\n', '{"input": "the moon"}\n' * 2, "[]\n", "no JSON"):
         (folder / "others.jsonl").write_text(lines, "utf-8")
-        with pytest.raises(QuestionError, match="others.jsonl"):
+        with pytest.raises(QuestionError, match=r"others\.jsonl"):
             load_rubric(str(folder))
 
 

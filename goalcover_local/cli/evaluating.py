@@ -57,6 +57,8 @@ def choose(trainings: Trainings, options: Mapping[str, Any]) -> Chosen:
 
     held = {name: trainings.settings(name) for name in trainings.names()}
     names = list(dict.fromkeys(options["names"])) or [UNTUNED, *(n for n in held if trainings.result(n) is not None)]
+    for name in (name for name in held if not options["names"] and name not in names):
+        click.echo(f"Not graded: {name}, which has not ended. The same `goalcover train` goes on.", err=True)
     against = options["against"] or (UNTUNED if UNTUNED in names else None)
     if against and against not in names:
         names.insert(0, against)
@@ -84,8 +86,24 @@ def choose(trainings: Trainings, options: Mapping[str, Any]) -> Chosen:
     judge_card = load_card(judge or DEFAULT_CARD)
     for card in {card.name: card for card in (*loaded.values(), judge_card)}.values():
         verify(card)
+    _check_reward(reward, own)
     rewarded = [name for name, settings in own.items() if settings["judge"]["card"] == judge_card.name]
     return Chosen(loaded, against, reward, judge_card, max(budgets, default=None), rewarded)
+
+
+def _check_reward(reward: str, own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Nothing; says which policies were trained for another reward, or for this one before it was altered."""
+    from ..finetune.rubric import load_rubric
+
+    digest = load_rubric(reward).digest
+    for name, settings in own.items():
+        # A model that wants all in one turn is asked the same in another form.
+        if settings["reward"] not in (digest, load_rubric(reward, single_turn=True).digest):
+            click.echo(
+                f"Warning: {name} was trained for another reward ({settings['judge']['reward']}, or this one as it was "
+                "then): it is asked and graded by what it did not learn.",
+                err=True,
+            )
 
 
 def _shared(values: Sequence[str], what: str, option: str) -> str | None:

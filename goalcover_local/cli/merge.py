@@ -40,8 +40,9 @@ def command(run: Path, name: str, output: Path, **options: Any) -> None:
 
     with Run.open(run, write=True) as opened:
         trainings = Trainings(opened)
-        base = verify(load_card(trainings.settings(name)["policy"]["card"]))
-        check_policy(trainings, name)
+        card = load_card(trainings.settings(name)["policy"]["card"])
+        base = verify(card)
+        check_policy(trainings, name, card)
         files = merge(base.directory, adapter_folder(trainings, name), output, precision=options["precision"] or "auto")
         event = opened.event(MERGED, {"name": name, "base": base.digest, "files": files}, "goalcover merge")
     if options["as_json"]:

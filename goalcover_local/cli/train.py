@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import __version__
 from ..terms import digest_of
 from .assessing import data_options
 from .judging import Models, engine_options
@@ -20,6 +21,8 @@ from .train_options import settings_of, training_options
 from .trained import end
 from .training import (
     CHECKPOINTS,
+    check_outputs,
+    check_policy,
     device_option,
     found_device,
     grader_of,
@@ -101,15 +104,20 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       goalcover evaluate runs/lay test.jsonl
     """
     from ..cards import DEFAULT_CARD, load_card
-    from ..finetune.processes import agreed, is_main
+    from ..finetune.grpo import check_processes
+    from ..finetune.processes import agreed, is_main, n_processes
     from ..finetune.rubric import load_rubric
     from ..store import Run
+    from ..trainings import check_name
 
+    check_name(options["name"])
     rubric = load_rubric(options["reward"])
     settings = settings_of(options, rubric.task.max_tokens)
     policy_card = load_card(options["policy_card"] or DEFAULT_CARD)
     judge_card = load_card(options["card_name"] or DEFAULT_CARD)
+    check_processes(settings)
     samples, data = samples_of(options)
+    check_outputs(rubric, samples)
     if options["dry_run"]:
         _rehearse(policy_card, judge_card, rubric, samples, settings, options)
         return
@@ -118,7 +126,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         models = held.enter_context(Models(options))
         policy, grader, taken = _opened(policy_card, judge_card, rubric, samples, settings, options, models)
         found = {
-            "reward_name": options["reward"],
+            "reward_name": _reward_name(rubric, options["reward"]),
             "reward": grader.rubric.digest,
             "policy": policy.identity,
             "judge": dict(grader.identity),
@@ -126,9 +134,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             "data": data,
             "rows": sorted({sample.digest[:_SHORT] for sample in taken}),
             "versions": versions(),
+            "threads": threads(policy.model.device),
+            "processes": n_processes(),
         }
-        step, checkpoint = agreed(_begin(run, found, options) if run else (0, None))
-        if step < settings.steps:
+        step, checkpoint, ended = agreed(_begin(run, found, options) if run else (0, None, False))
+        if not ended and step < settings.steps:
             last = _train(run, policy, grader, taken, settings, options, step, checkpoint)
             if last < settings.steps:
                 click.echo("Stopped by --max-hours. The same command goes on from here.", err=True)
@@ -137,11 +147,26 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             ctx.exit(3)
 
 
+def threads(device: Any) -> int:
+    """The CPU threads that compute, on which sums depend in their last bits; 0 where a GPU does."""
+    import torch
+
+    return torch.get_num_threads() if device.type == "cpu" else 0
+
+
 def versions() -> dict[str, str]:
     """The versions of the packages that train."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("accelerate", "peft", "torch", "transformers", "trl")}
+    found = {name: version(name) for name in ("accelerate", "peft", "torch", "transformers", "trl")}
+    return {**found, "goalcover": __version__}
+
+
+def _reward_name(rubric: Rubric, named: str) -> str:
+    """The reward's name if it ships, else where its folder is, from whichever directory."""
+    from ..finetune.rubric import rewards
+
+    return rubric.name if named in rewards() else str(rubric.folder)
 
 
 def _opened(
@@ -177,7 +202,7 @@ def _tell_plan(policy: Card, judge: Card, settings: Settings, prompt_tokens: int
 
     device = found_device(options["device"])
     config = memory.config_of(policy)
-    n_parameters = memory.parameters_of(policy)
+    n_parameters = memory.count_of(policy)
     apart = not _shares(policy, judge, settings, options) and options["engine"] != "server"
     plan = memory.plan(
         config,
@@ -203,24 +228,30 @@ def _tell_plan(policy: Card, judge: Card, settings: Settings, prompt_tokens: int
         )
 
 
-def _begin(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[int, Path | None]:
-    """The step from which the training goes on, 0 for a new one, and the checkpoint to load."""
+def _begin(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> tuple[int, Path | None, bool]:
+    """The step from which the training goes on, 0 for a new one, the checkpoint to load, and whether it has ended.
+
+    Raises StoreError if it has ended and its policy is not what it wrote.
+    """
     from ..finetune.checkpoints import clear, sound
     from ..trainings import Trainings
 
     trainings, name = Trainings(run), options["name"]
     new = trainings.begin(name, found)
     folder = trainings.make_folder(name) / CHECKPOINTS
+    if trainings.result(name) is not None:
+        check_policy(trainings, name)
+        click.echo(f"The training {name} has ended; nothing is trained again.", err=True)
+        return found["settings"]["steps"], None, True
     step, checkpoint = sound(folder, trainings.checkpoints(name)) or (0, None)
-    if trainings.result(name) is None:
-        trainings.rewind(name, step)
-        clear(folder, checkpoint)
-        told = {key: digest_of(found[key]) for key in ("policy", "judge", "settings", "rows")}
-        details = {"name": name, "step": step, "reward": found["reward"], "data": found["data"], **told}
-        run.event(BEGUN, details, "goalcover train")
+    trainings.rewind(name, step)
+    clear(folder, checkpoint)
+    told = {key: digest_of(found[key]) for key in ("policy", "judge", "settings", "rows")}
+    details = {"name": name, "step": step, "reward": found["reward"], "data": found["data"], **told}
+    run.event(BEGUN, details, "goalcover train")
     if not new:
         click.echo(f"Going on from step {step} of {found['settings']['steps']}.", err=True)
-    return step, checkpoint
+    return step, checkpoint, False
 
 
 class _Told:
@@ -337,7 +368,7 @@ def _rehearse(
                 replace(settings, steps=_MEASURED),
                 Path(folder),
                 told,
-                save_every=_MEASURED,
+                save_every=None,
                 generation=_generation(options),
             )
     seconds = told.seconds[-1]

@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 _SETTINGS = (
     click.option("--steps", type=click.IntRange(1), default=100, show_default=True, help="Updates of the policy."),
-    click.option("--prompts-per-step", type=click.IntRange(1), default=4, show_default=True, help="In each."),
+    click.option(
+        "--prompts-per-step",
+        type=click.IntRange(1),
+        default=4,
+        show_default=True,
+        help="Rows asked about in each step.",
+    ),
     click.option(
         "--responses",
         "responses_per_prompt",
@@ -34,9 +40,9 @@ _SETTINGS = (
         type=click.FloatRange(0, 2, min_open=True),
         default=0.9,
         show_default=True,
-        help="Of sampling.",
+        help="At which it writes.",
     ),
-    click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="1e-5 for an adapter, 1e-6 in full."),
+    click.option("--learning-rate", type=click.FloatRange(0, min_open=True), help="Default: 1e-5, in full 1e-6."),
     click.option(
         "--schedule",
         type=click.Choice(["constant", "linear", "cosine"]),
@@ -44,7 +50,9 @@ _SETTINGS = (
         show_default=True,
         help="How the learning rate goes on.",
     ),
-    click.option("--warmup", type=click.IntRange(0), default=0, show_default=True, help="Steps that raise it."),
+    click.option(
+        "--warmup", type=click.IntRange(0), default=0, show_default=True, help="Steps in which it rises from 0."
+    ),
     click.option(
         "--kl",
         type=click.FloatRange(0),
@@ -59,7 +67,9 @@ _SETTINGS = (
         show_default=True,
         help="The paper's algorithm, or a variant that TRL knows.",
     ),
-    click.option("--iterations", type=click.IntRange(1), default=1, show_default=True, help="Updates by each step."),
+    click.option(
+        "--iterations", type=click.IntRange(1), default=1, show_default=True, help="Updates by the same responses."
+    ),
     click.option(
         "--tuning",
         type=click.Choice(["lora", "full"]),

@@ -30,9 +30,11 @@ def end(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> int:
 
     trainings, name = Trainings(run), options["name"]
     folder, n_steps = trainings.folder(name), found["settings"]["steps"]
-    files = keep_policy(folder / CHECKPOINTS / f"checkpoint-{n_steps}", adapter_folder(trainings, name))
+    result = trainings.result(name)
+    place, last = adapter_folder(trainings, name), folder / CHECKPOINTS / f"checkpoint-{n_steps}"
+    files = keep_policy(last, place) if result is None else result["files"]
     steps = trainings.steps(name)
-    result: dict[str, Any] = {
+    result = {
         "files": files,
         "n_steps": n_steps,
         "first": averages(steps[:_AVERAGED]),
@@ -42,7 +44,8 @@ def end(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> int:
         trainings.finish(name, result)
         scores = {part: score for part in ("first", "last") if (score := result[part].get("score")) is not None}
         run.event(TRAINED, {"name": name, "files": files, "n_steps": n_steps, **scores}, "goalcover train")
-    card = {"name": name, **{key: value for key, value in found.items() if key != "rows"}, **result}
+    told = {key: value for key, value in found.items() if key not in ("rows", "reward_name")}
+    card = {"name": name, "reward_name": found["judge"]["reward"], **told, **result}
     replace_file(adapter_folder(trainings, name) / "card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     replace_file(folder / "curve.svg", curve([curve_of(name, steps)], title=f"Training {name}"))
     n_responses = found["settings"]["prompts_per_step"] * found["settings"]["responses_per_prompt"]

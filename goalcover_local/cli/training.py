@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from string import Template
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -111,17 +112,16 @@ def tell_fitness(grader: Grader, name: str) -> None:
     """Nothing; says how the judge's grades go with ours on the reward's reference cases, loudly if they do not."""
     from ..finetune.reward import FIT
 
-    agreement = grader.agreement
-    if agreement != agreement:
+    told = {dimension: agreement for dimension, agreement in grader.agreements.items() if agreement == agreement}
+    if not told:
         click.echo(f"{name} cannot be checked as a judge of {grader.rubric.name}: no reference cases.", err=True)
         return
-    click.echo(
-        f"{name} and we grade the reference cases of {grader.rubric.name} alike: Spearman {agreement:.2f}.", err=True
-    )
-    if agreement < FIT:
+    each = ", ".join(f"{dimension} {agreement:.2f}" for dimension, agreement in told.items())
+    click.echo(f"{name} and we grade our own cases of {grader.rubric.name} alike (Spearman): {each}.", err=True)
+    if unfit := [dimension for dimension, agreement in told.items() if agreement < FIT]:
         click.echo(
-            f"Warning: below {FIT} its grades are no reward to learn from. Use another judge, or expect the policy to "
-            "learn the judge's whims.",
+            f"Warning: below {FIT} in {', '.join(unfit)}, its grades are no reward to learn from. Use another judge, "
+            "or expect the policy to learn the judge's whims.",
             err=True,
         )
 
@@ -131,31 +131,48 @@ def policy_of(trainings: Trainings, name: str, base: Card, device: str) -> Polic
 
     Raises StoreError if there is no such training, it has not ended, or its files are not what it wrote.
     """
-    from ..errors import StoreError
     from ..finetune.policy import BASE, load_policy
     from ..terms import digest_of
-    from ..weights import verify
 
     if name == BASE:
-        return load_policy(base, device=device)
-    held = check_policy(trainings, name)
-    settings = trainings.settings(name)
-    if verify(base).digest != settings["policy"]["weights"]:
-        raise StoreError(
-            f"The policy {name} was trained from other weights than those of {base.name} here.",
-            f"Name its base with --card ({settings['policy']['card']}), or bring those weights back.",
-        )
-    folder, precision = adapter_folder(trainings, name), settings["settings"]["precision"]
+        return load_policy(base, device=device, precision=_precision(trainings))
+    held = check_policy(trainings, name, base)
+    folder, precision = adapter_folder(trainings, name), trainings.settings(name)["settings"]["precision"]
     return load_policy(base, trained=folder, digest=digest_of(held), device=device, precision=precision)
 
 
-def check_policy(trainings: Trainings, name: str) -> Mapping[str, str]:
+def check_outputs(rubric: Rubric, samples: Sequence[Sample]) -> None:
+    """Nothing; raises DataError if the task wants outputs and no row has one, and says how many lack theirs."""
+    from ..errors import DataError
+
+    if "output" not in Template(rubric.task.prompt).get_identifiers():
+        return
+    n_without = sum(not sample.output.strip() for sample in samples)
+    if n_without == len(samples):
+        raise DataError(
+            f"The reward {rubric.name} asks about outputs, and no row has one.",
+            "Name their column with --output-column.",
+        )
+    if n_without:
+        click.echo(f"{n_without} of {len(samples)} rows have no output; they are asked about without.", err=True)
+
+
+def _precision(trainings: Trainings) -> str:
+    """The precision of the base beside policies of the run: theirs, if they share one; else its card's."""
+    ended = [name for name in trainings.names() if trainings.result(name) is not None]
+    found = {str(trainings.settings(name)["settings"]["precision"]) for name in ended}
+    return found.pop() if len(found) == 1 else ""
+
+
+def check_policy(trainings: Trainings, name: str, base: Card | None = None) -> Mapping[str, str]:
     """The digests of a training's files, which are those that it wrote.
 
-    Raises StoreError if there is no such training, it has not ended, or its files were altered.
+    Raises StoreError if there is no such training, it has not ended, its files were altered, or the weights of `base`
+    are not those that it was trained from.
     """
     from ..errors import StoreError
     from ..finetune.checkpoints import policy_files
+    from ..weights import verify
 
     result = trainings.result(name)
     if result is None:
@@ -164,6 +181,12 @@ def check_policy(trainings: Trainings, name: str) -> Mapping[str, str]:
     held = policy_files(folder)
     if held != result["files"]:
         raise StoreError(f"The files of the policy {name} are not those that its training wrote.", f"See {folder}.")
+    settings = trainings.settings(name)
+    if base and verify(base).digest != settings["policy"]["weights"]:
+        raise StoreError(
+            f"The policy {name} was trained from other weights than those of {base.name} here.",
+            f"Its base was {settings['policy']['card']}: name it, or bring those weights back.",
+        )
     return held
 
 

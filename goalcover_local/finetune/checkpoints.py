@@ -12,6 +12,11 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..outputs import failures_told
+
+_DESCRIBED = ("adapter_config.json", "config.json", "generation_config.json", "model.safetensors.index.json")
+"""How a policy's weights are read."""
+
 _NAME = re.compile(r"checkpoint-(\d+)")
 
 
@@ -48,23 +53,25 @@ def policy_files(folder: Path) -> dict[str, str]:
 def keep_policy(checkpoint: Path, place: Path) -> dict[str, str]:
     """The digests of the files of `place`, which now holds the policy of a checkpoint and nothing that is a pickle.
 
-    A policy that lies there already, of the same files, stays.
+    A policy of the same files that lies there already stays. Raises DataError if it cannot be written.
     """
-    wanted = policy_files(checkpoint) if checkpoint.is_dir() else policy_files(place)
+    wanted = policy_files(checkpoint)
     if place.is_dir() and policy_files(place) == wanted:
         return wanted
     draft = place.with_name(f"{place.name}.partial")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(mode=0o700)
-    for name in wanted:
-        shutil.copyfile(checkpoint / name, draft / name)
-    shutil.rmtree(place, ignore_errors=True)
-    draft.rename(place)
+    with failures_told(place):
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(mode=0o700)
+        for name in wanted:
+            shutil.copyfile(checkpoint / name, draft / name)
+        if place.exists():
+            shutil.rmtree(place)
+        draft.rename(place)
     return wanted
 
 
 def _of_policy(name: str) -> bool:
-    return name.endswith(".safetensors") or name in ("adapter_config.json", "config.json", "generation_config.json")
+    return name.endswith(".safetensors") or name in _DESCRIBED
 
 
 def _digest(path: Path) -> str:

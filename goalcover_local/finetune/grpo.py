@@ -21,7 +21,7 @@ from ..errors import EngineError
 from ..terms import Sample
 from .checkpoints import digests
 from .policy import Policy, Tuning
-from .processes import agreed, gathered
+from .processes import agreed, gathered, n_processes
 from .reward import Grader
 from .rewarding import Reward, Tally
 from .rubric import Rubric
@@ -114,20 +114,20 @@ def train(
     folder: Path,
     watch: Watch,
     *,
-    save_every: int = 10,
+    save_every: int | None = 10,
     resume: Path | None = None,
     generation: Mapping[str, Any] | None = None,
 ) -> int:
     """The last step trained: all of them, unless `watch` said that it was due.
 
     `samples` are what the policy is asked about, by the rubric's task. Checkpoints are written to `folder`, as
-    checkpoint-STEP, every `save_every` steps and at the end; `resume` is one of them, verified by the caller.
+    checkpoint-STEP, every `save_every` steps and at the end, or never; `resume` is one of them, verified by the caller.
     `generation` are TRL's own settings of vLLM. Raises EngineError if a prompt exceeds the policy's
     context, or the training its memory.
     """
     import torch
-    from safetensors import SafetensorError
 
+    check_processes(settings)
     _check_context(policy, grader.rubric, samples, settings)
     rewarded = Reward(grader, samples, settings.seed if settings.shuffled else None)
     device = next(policy.model.parameters()).device
@@ -140,7 +140,7 @@ def train(
             output_dir=str(folder),
             max_steps=settings.steps,
             per_device_train_batch_size=settings.responses_at_once,
-            gradient_accumulation_steps=settings.responses // settings.responses_at_once,
+            gradient_accumulation_steps=settings.responses // settings.responses_at_once // n_processes(),
             num_generations=settings.responses_per_prompt,
             num_iterations=settings.iterations,
             max_completion_length=settings.max_tokens,
@@ -165,8 +165,8 @@ def train(
             vllm_max_model_length=policy.context,
             **dict(generation or {}),
             logging_steps=1,
-            save_strategy="steps",
-            save_steps=-(-save_every // settings.iterations) * settings.iterations,
+            save_strategy="steps" if save_every else "no",
+            save_steps=-(-(save_every or 1) // settings.iterations) * settings.iterations,
             save_total_limit=2,
             shuffle_dataset=False,
             disable_tqdm=True,
@@ -193,12 +193,6 @@ def train(
         trainer.remove_callback(PrinterCallback)
         try:
             trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-        except (OSError, SafetensorError) as error:
-            why = getattr(error, "strerror", None) or "write failed"
-            raise EngineError(
-                f"A checkpoint could not be written to {folder} ({why}).",
-                "Check the disk's space and permissions, then start again: the last whole checkpoint stays.",
-            ) from error
         except torch.OutOfMemoryError as error:
             raise EngineError(
                 "The training does not fit into the device's memory.",
@@ -233,6 +227,18 @@ def _classes() -> tuple[Any, Any]:
         def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
             return [self._policy.ids(prompt) for prompt in prompts], None, {}
 
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            from safetensors import SafetensorError
+
+            try:
+                super()._save_checkpoint(model, trial)
+            except (OSError, SafetensorError, RuntimeError) as error:
+                why = getattr(error, "strerror", None) or "the write failed"
+                raise EngineError(
+                    f"A checkpoint could not be written to {self.args.output_dir} ({why}).",
+                    "Check the disk's space and permissions, then start again: the last whole checkpoint stays.",
+                ) from error
+
         def create_model_card(self, *_: Any, **__: Any) -> None:
             pass
 
@@ -258,6 +264,7 @@ def _classes() -> tuple[Any, Any]:
             """Nothing; the tally is that of all processes that train together."""
             tally = self._rewarded.tally
             tally.grades, tally.lengths = gathered(tally.grades), gathered(tally.lengths)
+            tally.rows = gathered(tally.rows)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             if state.is_world_process_zero:
@@ -300,7 +307,21 @@ def _tell_base(checkpoint: Path, card: str) -> None:
     """Nothing; an adapter's settings name the card of its base, and no path of this machine."""
     file = checkpoint / "adapter_config.json"
     if file.exists():
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"base_model_name_or_path": card}, indent=2))
+        told = json.loads(file.read_text(encoding="utf-8")) | {"base_model_name_or_path": card}
+        # peft keeps some as sets, whose order is another in every process.
+        told = {name: sorted(value) if isinstance(value, list) else value for name, value in told.items()}
+        file.write_text(json.dumps(told, indent=2, sort_keys=True), encoding="utf-8")
+
+
+def check_processes(settings: Settings) -> None:
+    """Nothing; raises EngineError if a step's responses do not divide among the processes that train together."""
+    n_batches = settings.responses // settings.responses_at_once
+    if n_batches % n_processes():
+        raise EngineError(
+            f"A step's {settings.responses} responses, {settings.responses_at_once} at once, do not divide among "
+            f"{n_processes()} processes.",
+            "Change --prompts-per-step, --responses or --at-once: equal parts for each process.",
+        )
 
 
 def _check_context(policy: Policy, rubric: Rubric, samples: Sequence[Sample], settings: Settings) -> None:

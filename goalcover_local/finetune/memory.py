@@ -173,6 +173,17 @@ def held_as(precision: str, device: str) -> Number:
     return next(number for number in _BYTES if number == named)
 
 
+def count_of(card: Card) -> int:
+    """How many weights a card's model has: counted where they are here, else as the card states.
+
+    Raises ModelError if neither tells.
+    """
+    try:
+        return stored(Path(read_manifest(card.name).location or weights_folder(card.name))).n_parameters
+    except Absent:
+        return parameters_of(card)
+
+
 def weight_bytes(card: Card) -> int:
     """The bytes of a card's weights: as stored where they are here, else two for each of the parameters it states."""
     try:

@@ -24,7 +24,8 @@ ADAPTER = "adapter_model.safetensors"
 AT_ONCE = {"cpu": 16, "cuda": 64}
 """Responses that are written together; part of what makes a resumed evaluation equal to an unbroken one."""
 
-_SLACK = 8
+DECODING = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+"""How responses are written whatever a model's own settings say, as in training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +132,7 @@ def _generation(max_tokens: int, pad: int, ends: Sequence[int], drawing: dict[st
         max_new_tokens=max_tokens,
         pad_token_id=pad,
         eos_token_id=list(ends),
-        repetition_penalty=1.0,
-        no_repeat_ngram_size=0,
+        **DECODING,
         **({"do_sample": False} | drawing),
     )
 

@@ -11,12 +11,17 @@ T = TypeVar("T")
 
 def is_main() -> bool:
     """Whether this process writes the run: the only one, or the first of several that train together."""
-    return os.environ.get("RANK", "0") == "0"
+    return n_processes() < 2 or os.environ.get("RANK", "0") == "0"
+
+
+def n_processes() -> int:
+    """How many processes train together."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def agreed(value: T) -> T:
     """What the first process says, told to every process that trains together."""
-    if _alone():
+    if n_processes() < 2:
         return value
     from accelerate.utils import broadcast_object_list
 
@@ -27,13 +32,9 @@ def agreed(value: T) -> T:
 
 def gathered(values: Sequence[T]) -> list[T]:
     """The values of all processes that train together, in the order of the processes."""
-    if _alone():
+    if n_processes() < 2:
         return list(values)
     from accelerate.utils import gather_object
 
     found: list[T] = gather_object(list(values))
     return found
-
-
-def _alone() -> bool:
-    return int(os.environ.get("WORLD_SIZE", "1")) < 2

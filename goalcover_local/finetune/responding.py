@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+from .. import __version__
 from ..engines.base import SEED_STEP
 from ..errors import EngineError
 from ..judges import SAMPLES_PER_BATCH
 from ..terms import Sample, digest_of
-from .policy import AT_ONCE, Policy, Written
+from .policy import AT_ONCE, DECODING, Policy, Written
 from .reward import Grade, Grader, Response, graded
 from .rubric import Rubric
 
@@ -76,7 +77,9 @@ def plan(
     identity = policy.identity
     # What is drawn hangs on its place among all, so that equal texts are not drawn alike.
     keys = [
-        digest_of([identity, text, max_tokens, temperature, seed, *([place] if temperature else [])])
+        digest_of(
+            [identity, __version__, DECODING, text, max_tokens, temperature, seed, *([place] if temperature else [])]
+        )
         for place, text in enumerate(texts)
     ]
     return Plan(texts, keys, AT_ONCE.get(identity["device"], AT_ONCE["cpu"]), max_tokens, temperature, seed)

@@ -15,17 +15,18 @@ from scipy import stats as distributions
 
 from .. import __version__
 from ..engines.base import Engine, Prompt
-from ..errors import EngineError
 from ..questions import read_lines
 from ..terms import digest_of
 from .checks import check
 from .rubric import LEVELS, Rubric
 
 FIT = 0.5
-"""The least Spearman correlation of its grades with ours at which a judge is fit to reward (see `Grader.agreement`)."""
+"""The least Spearman correlation of its grades with ours at which a judge is fit to reward in a dimension."""
 
 _SLACK = 64
 """Tokens kept free for the answer and for tokens that merge differently once a text is cut."""
+
+_NO_ROOM = "no room for the response and its source in the judge's context"
 
 
 class Response(NamedTuple):
@@ -103,15 +104,15 @@ class Grader:
             return []
         asked = list(dict.fromkeys(dimension.asks for dimension in self.rubric.dimensions))
         contrasted = [asks for asks in asked if any(d.contrast and d.asks == asks for d in self.rubric.dimensions)]
-        own, failures = self._expected(self._fitted(responses), asked)
-        other, others_failures = self._expected(self._fitted(list(map(self._elsewhere, responses))), contrasted)
+        own, failures = self._expected(responses, asked)
+        other, others_failures = self._expected(list(map(self._elsewhere, responses)), contrasted)
         grades = []
         for number, response in enumerate(responses):
             told = {}
             for dimension in self.rubric.dimensions:
                 grade = own[number, asked.index(dimension.asks)]
                 if dimension.contrast:
-                    grade = np.clip(3 + grade - other[number, contrasted.index(dimension.asks)], 1, 5)
+                    grade = 3 + (grade - other[number, contrasted.index(dimension.asks)]) / 2
                 told[dimension.name] = None if np.isnan(grade) else float(grade)
             failure = failures[number] or others_failures[number]
             grades.append(graded(self.rubric, told, self.checks(response), failure))
@@ -119,14 +120,21 @@ class Grader:
 
     def _expected(self, responses: Sequence[Response], asked: Sequence[str]) -> tuple[np.ndarray, list[str | None]]:
         """The expected grade of each response in each respect, (n_responses, n_asked), and why any is missing."""
+        found = np.full((len(responses), len(asked)), np.nan)
+        failures: list[str | None] = [None] * len(responses)
         if not asked:
-            return np.empty((len(responses), 0)), [None] * len(responses)
-        choices = self.engine.choose([self._prompt(each, asks) for each in responses for asks in asked], LEVELS)
-        failures = [
-            next(filter(None, choices.failures[start : start + len(asked)]), None)
-            for start in range(0, len(choices.failures), len(asked))
-        ]
-        return _expected(choices.probabilities).reshape(len(responses), len(asked)), failures
+            return found, failures
+        fitted = [self._fitted(each) for each in responses]
+        there = [number for number, each in enumerate(fitted) if each is not None]
+        prompts = [self._prompt(each, asks) for each in fitted if each is not None for asks in asked]
+        choices = self.engine.choose(prompts, LEVELS)
+        found[there] = _expected(choices.probabilities).reshape(len(there), len(asked))
+        for place, number in enumerate(there):
+            told = choices.failures[place * len(asked) : (place + 1) * len(asked)]
+            failures[number] = next(filter(None, told), None)
+        for number in set(range(len(responses))) - set(there):
+            failures[number] = _NO_ROOM
+        return found, failures
 
     def _elsewhere(self, response: Response) -> Response:
         """The same text as a response to another source: always the same one for the same sample."""
@@ -137,22 +145,38 @@ class Grader:
         return response._replace(input=input, output=output)
 
     @cached_property
-    def agreement(self) -> float:
-        """How its grades go with ours on the reward's reference cases: Spearman's correlation, in [-1, 1].
+    def agreements(self) -> Mapping[str, float]:
+        """How its grades in each dimension that counts go with ours, on the reward's reference cases, by name.
 
-        NaN if there are no cases, or if it grades all alike.
+        Spearman's correlation, in [-1, 1]; NaN where there are fewer than two cases, or all are graded alike. Graded as
+        in training, contrast and all.
         """
         path = self.rubric.folder / "reference.jsonl"
-        cases = read_lines(path) if path.is_file() else []
-        if len(cases) < 2:
-            return float("nan")
-        prompts = [self.rubric.question.prompt(case["fields"], asking="score") for case in cases]
-        found = _expected(self.engine.choose(prompts, LEVELS).probabilities)
-        ours = np.array([float(case["answer"]["score"]) for case in cases])
-        there = ~np.isnan(found)
-        if there.sum() < 2 or np.ptp(found[there]) == 0 or np.ptp(ours[there]) == 0:
-            return float("nan")
-        return float(distributions.spearmanr(found[there], ours[there]).statistic)
+        cases = (
+            [(case["fields"], float(case["answer"]["score"])) for case in read_lines(path)] if path.is_file() else []
+        )
+        texts = [Response(fields["input"], fields.get("output", ""), fields["response"]) for fields, _ in cases]
+        known = dict.fromkeys(texts)
+        grades = dict(zip(known, self.grade(list(known)), strict=True))
+        found = {}
+        for dimension in (each for each in self.rubric.dimensions if each.weight):
+            pairs = [
+                (grade, ours)
+                for text, (fields, ours) in zip(texts, cases, strict=True)
+                if fields["dimension"] == dimension.asks
+                and (grade := grades[text].dimensions[dimension.name]) is not None
+            ]
+            distinct = all(len(set(column)) > 1 for column in zip(*pairs, strict=True)) if pairs else False
+            found[dimension.name] = (
+                float(distributions.spearmanr(*zip(*pairs, strict=True)).statistic) if distinct else float("nan")
+            )
+        return found
+
+    @property
+    def agreement(self) -> float:
+        """The least of its agreements, in [-1, 1]: a judge is as fit as where it is worst. NaN if none is known."""
+        known = [agreement for agreement in self.agreements.values() if agreement == agreement]
+        return min(known, default=float("nan"))
 
     def checks(self, response: Response) -> dict[str, float]:
         """What programs compute of a response, by name, each in [0, 1]."""
@@ -172,31 +196,20 @@ class Grader:
         }
         return self.rubric.question.prompt(texts, asking="score")
 
-    def _fitted(self, responses: Sequence[Response]) -> list[Response]:
-        """The responses, with sources that exceed the judge's context cut in their middle.
-
-        Raises EngineError if a response alone leaves no room for any of its source.
-        """
+    def _fitted(self, response: Response) -> Response | None:
+        """The response, its source cut in the middle if it exceeds the judge's context; None if not even that fits."""
         longest = max(self.rubric.dimensions, key=lambda dimension: len(dimension.asks.encode())).asks
-        fitted: list[Response] = []
-        for response in responses:
-            whole = self._prompt(response, longest)
-            # No tokenizer makes more tokens than there are bytes, so most responses need no count.
-            n_bytes = sum(len(message.content.encode("utf-8", "replace")) for message in whole.messages)
-            fits = n_bytes + _SLACK <= self.engine.context or self._tokens(whole) + _SLACK <= self.engine.context
-            fitted.append(response if fits else self._shortened(response, longest))
-        return fitted
-
-    def _shortened(self, response: Response, asks: str) -> Response:
-        frame = self._tokens(self._prompt(response._replace(input="", output=""), asks))
+        whole = self._prompt(response, longest)
+        # No tokenizer makes more tokens than there are bytes, so most responses need no count.
+        n_bytes = sum(len(message.content.encode("utf-8", "replace")) for message in whole.messages)
+        if n_bytes + _SLACK <= self.engine.context or self._tokens(whole) + _SLACK <= self.engine.context:
+            return response
+        frame = self._tokens(self._prompt(response._replace(input="", output=""), longest))
         room = self.engine.context - 2 * _SLACK - frame
         if room < _SLACK:
-            raise EngineError(
-                "The reward's question and a response leave no room for the source in the judge's context.",
-                "Use a judge with a longer context, or let the policy write less (max_tokens in reward.toml).",
-            )
+            return None
         output, _ = self.engine.shorten(response.output, room // 2)
-        used = self._tokens(self._prompt(response._replace(input="", output=output), asks)) - frame
+        used = self._tokens(self._prompt(response._replace(input="", output=output), longest)) - frame
         input, _ = self.engine.shorten(response.input, room - used)
         return response._replace(input=input, output=output)
 

@@ -22,6 +22,7 @@ class Tally:
     grades: list[Grade] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    rows: list[int] = field(default_factory=list)
 
     def numbers(self) -> dict[str, float | None]:
         """Means over the step's responses, by name; None where no response has the number."""
@@ -30,7 +31,7 @@ class Tally:
             "checked": _mean([grade.checked for grade in self.grades]),
             "failed": _mean([float(grade.score is None) for grade in self.grades]),
             "judge_seconds": self.seconds,
-            "length_correlation": _correlation([grade.score for grade in self.grades], self.lengths),
+            "length_correlation": _correlation([grade.score for grade in self.grades], self.lengths, self.rows),
         }
         for part in ("dimensions", "checks"):
             names = getattr(self.grades[0], part) if self.grades else ()
@@ -44,12 +45,22 @@ def _mean(numbers: Sequence[float | None]) -> float | None:
     return sum(told) / len(told) if told else None
 
 
-def _correlation(scores: Sequence[float | None], lengths: Sequence[int]) -> float | None:
-    """Spearman's correlation of scores with lengths; None if either is constant."""
-    pairs = [(score, length) for score, length in zip(scores, lengths, strict=True) if score is not None]
-    if len({score for score, _ in pairs}) < 2 or len({length for _, length in pairs}) < 2:
+def _correlation(scores: Sequence[float | None], lengths: Sequence[int], rows: Sequence[int]) -> float | None:
+    """Spearman's correlation of scores with lengths, each less its prompt's mean; None if either is constant.
+
+    Within prompts, since only responses to the same one are compared with each other.
+    """
+    told = [place for place, score in enumerate(scores) if score is not None]
+    of = np.array([rows[place] for place in told])
+    columns = []
+    for values in (scores, lengths):
+        column = np.array([values[place] for place in told], dtype=float)
+        for row in set(of.tolist()):
+            column[of == row] -= column[of == row].mean()
+        columns.append(np.round(column, 9))
+    if len(told) < 2 or any(np.ptp(column) == 0 for column in columns):
         return None
-    return float(distributions.spearmanr(*zip(*pairs, strict=True)).statistic)
+    return float(distributions.spearmanr(*columns).statistic)
 
 
 class Reward:
@@ -78,6 +89,7 @@ class Reward:
         grades = self._grader.grade(responses)
         self.any_graded = any(gathered([grade.score is not None for grade in grades]))
         self.tally.grades += grades
+        self.tally.rows += row
         self.tally.lengths += [len(response.text.split()) for response in responses]
         self.tally.seconds += time.perf_counter() - started
         rewards = [grade.score for grade in grades]

@@ -9,6 +9,7 @@ The prompt's placeholders are `input`, `output`, `response` and `dimension`, of 
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,9 +33,9 @@ _SAMPLE = {"input", "output"}
 class Dimension:
     """One respect in which a judge grades a response from 1 to 5, and what it is asked there.
 
-    With `contrast` the response is also graded as one to another source, and counts as 3 and the difference: what would
-    do as well for any source, such as praise of itself, gets 3 however highly the judge thinks of it. A dimension of
-    weight 0 is graded and shown, and does not count.
+    With `contrast` the response is also graded as one to another source, and counts as 3 and half the difference: what
+    would do as well for any source, such as praise of itself, gets 3 however highly the judge thinks of it. A
+    dimension of weight 0 is graded and shown, and does not count.
     """
 
     name: str
@@ -189,6 +190,11 @@ def _check(question: Question) -> None:
         raise QuestionError(
             f"The prompt of {question.name} has the placeholders {', '.join(sorted(placeholders))}.",
             "A reward's has ${input}, ${output} if it needs it, ${response} and ${dimension}.",
+        )
+    if not re.search(r"<([a-z][a-z-]*)>\s*\$\{response\}\s*</\1>", "".join(question.parts)):
+        raise QuestionError(
+            f"The prompt of {question.name} has no fence around ${{response}}.",
+            "Write <response>, ${response} and </response> on a line each: no response can then pass for the question.",
         )
     if question.form.levels != LEVELS:
         raise QuestionError(f"The answers of {question.name} are not graded from 1 to 5.", "Permit 1, 2, 3, 4 and 5.")
