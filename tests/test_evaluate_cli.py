@@ -24,10 +24,11 @@ from goalcover_local.engines.base import Choices, Prompt
 from goalcover_local.finetune import evaluate, responding
 from goalcover_local.finetune.checkpoints import policy_files
 from goalcover_local.finetune.policy import Policy, Written
-from goalcover_local.finetune.rubric import LEVELS
+from goalcover_local.finetune.rubric import LEVELS, load_rubric
 from goalcover_local.store import Run
 from goalcover_local.terms import Sample
 from goalcover_local.trainings import Trainings
+from goalcover_local.weights import verify
 
 CANARY = "Zwiebelkuchen4711"
 CARD = """
@@ -142,8 +143,17 @@ def write_rows(path: Path, found: Sequence[dict[str, Any]]) -> None:
 
 def settings(**others: Any) -> dict[str, Any]:
     """What a training was begun with."""
-    told = {"policy": {"card": "tiny-policy"}, "judge": {"card": "tiny-policy"}, "reward_name": "./letters"}
-    return {**told, "settings": {"max_tokens": 10}, "rows": [], **others}
+    told: dict[str, Any] = {
+        "policy": {"card": "tiny-policy", "weights": verify(load_card("tiny-policy")).digest},
+        "judge": {"card": "tiny-policy", "reward": "letters"},
+        "reward_name": "./letters",
+        "reward": load_rubric("./letters").digest,
+        "settings": {"max_tokens": 10, "precision": ""},
+        "rows": [],
+    }
+    for key, value in others.items():
+        told[key] = {**told[key], **value} if isinstance(value, dict) else value
+    return told
 
 
 def train(name: str, adapter: Path, *, ended: bool = True, **others: Any) -> Path:

@@ -214,6 +214,7 @@ def _plan(n_samples: int, settings: Settings) -> list[int]:
 
 def _classes() -> tuple[Any, Any]:
     """TRL's trainer with our prompts, and the callback that tells what it does."""
+    from torch.serialization import register_package
     from transformers import TrainerCallback
     from trl import GRPOTrainer
 
@@ -238,6 +239,11 @@ def _classes() -> tuple[Any, Any]:
                     f"A checkpoint could not be written to {self.args.output_dir} ({why}).",
                     "Check the disk's space and permissions, then start again: the last whole checkpoint stays.",
                 ) from error
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+            # Several processes on a CPU ask for "cpu:0", which torch knows no way to load onto.
+            register_package(0, lambda _: None, lambda stored, place: stored if place.startswith("cpu:") else None)
+            super()._load_optimizer_and_scheduler(checkpoint)
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
             pass
