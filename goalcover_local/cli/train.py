@@ -105,7 +105,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from ..cards import DEFAULT_CARD, load_card
     from ..finetune.grpo import check_processes
-    from ..finetune.processes import agreed, is_main, n_processes
+    from ..finetune.processes import agreed, is_main, join, n_processes
     from ..finetune.rubric import load_rubric
     from ..store import Run
     from ..trainings import check_name
@@ -137,6 +137,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             "threads": threads(policy.model.device),
             "processes": n_processes(),
         }
+        join(policy.model.device.type)
         step, checkpoint, ended = agreed(_begin(run, found, options) if run else (0, None, False))
         if not ended and step < settings.steps:
             last = _train(run, policy, grader, taken, settings, options, step, checkpoint)

@@ -214,7 +214,6 @@ def _plan(n_samples: int, settings: Settings) -> list[int]:
 
 def _classes() -> tuple[Any, Any]:
     """TRL's trainer with our prompts, and the callback that tells what it does."""
-    from torch.serialization import register_package
     from transformers import TrainerCallback
     from trl import GRPOTrainer
 
@@ -239,11 +238,6 @@ def _classes() -> tuple[Any, Any]:
                     f"A checkpoint could not be written to {self.args.output_dir} ({why}).",
                     "Check the disk's space and permissions, then start again: the last whole checkpoint stays.",
                 ) from error
-
-        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-            # Several processes on a CPU ask for "cpu:0", which torch knows no way to load onto.
-            register_package(0, lambda _: None, lambda stored, place: stored if place.startswith("cpu:") else None)
-            super()._load_optimizer_and_scheduler(checkpoint)
 
         def create_model_card(self, *_: Any, **__: Any) -> None:
             pass
@@ -273,6 +267,7 @@ def _classes() -> tuple[Any, Any]:
             tally.rows = gathered(tally.rows)
 
         def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            gathered([None])  # every process has written its random state
             if state.is_world_process_zero:
                 folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
                 (folder / "README.md").unlink(missing_ok=True)

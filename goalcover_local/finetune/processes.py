@@ -19,8 +19,20 @@ def n_processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def join(device: str) -> None:
+    """Nothing; this process joins those that train together on such a device, if there are several."""
+    if n_processes() < 2:
+        return
+    from accelerate import PartialState
+
+    on_cpu = device == "cpu"
+    if on_cpu:
+        os.environ["ACCELERATE_TORCH_DEVICE"] = "cpu"  # accelerate would say cpu:0, which torch.load does not know
+    PartialState(cpu=on_cpu)
+
+
 def agreed(value: T) -> T:
-    """What the first process says, told to every process that trains together."""
+    """What the first process says, told to every process that trains together and has joined."""
     if n_processes() < 2:
         return value
     from accelerate.utils import broadcast_object_list
