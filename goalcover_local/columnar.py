@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .files import digest_of_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -205,8 +206,7 @@ def write_dataset(folder: Path, tables: Tables) -> None:
             for piece in pieces:
                 writer.write_table(piece)
                 n_rows += len(piece)
-        with file.open("rb") as whole:
-            fingerprint = hashlib.file_digest(whole, "sha256").hexdigest()[:16]
+        fingerprint = digest_of_file(file)[:16]
         table = kinds.MemoryMappedTable.from_file(str(file)) if n_rows else kinds.InMemoryTable(schema.empty_table())
         found = datasets.Dataset(table, fingerprint=fingerprint)
         # Left to itself, the library writes an empty dataset in no file at all, and cannot load it again.

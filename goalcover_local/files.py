@@ -1,12 +1,19 @@
-"""Writing a file so that it is there whole or not at all."""
+"""Files: written whole or not at all, and told apart by their digests."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from pathlib import Path
 
 from .errors import GoalError
+
+
+def digest_of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hexadecimal digits, read in pieces. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def replace_file(path: Path, text: str, *, mode: int | None = None) -> None:

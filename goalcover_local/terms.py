@@ -361,6 +361,9 @@ class Recommendation:
     author: str = ""
 
 
+UNTUNED = "base"
+"""What the policy before any training is called; no training has its name."""
+
 QUALITIES: tuple[str, ...] = ("correctness", "completeness", "faithfulness")
 """What a discriminator scores a written sample by (paper, section 3.5)."""
 

@@ -12,9 +12,7 @@ from typing import Any
 from .errors import StoreError
 from .records import as_json
 from .store import Run
-
-UNTUNED = "base"
-"""The policy that was not trained; no training has its name."""
+from .terms import UNTUNED
 
 LONGEST_NAME = 60
 LONGEST_VALUE = 60

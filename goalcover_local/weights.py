@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 from .cards import Card, models_home, partial_folder, validated, weights_folder
 from .errors import ModelError
+from .files import digest_of_file
 from .terms import canonical_json, digest_of
 
 MANIFEST = "goalcover-manifest.json"
@@ -107,8 +107,7 @@ class Digests:
         known = self._known.get(str(file))
         if not again and isinstance(known, list) and known[:-1] == mark:
             return str(known[-1])
-        with file.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = digest_of_file(file)
         self._known[str(file)] = [*mark, digest]
         return digest
 

@@ -78,7 +78,8 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from ..finetune.rubric import load_rubric
     from ..store import Run
-    from ..trainings import UNTUNED, Trainings
+    from ..terms import UNTUNED
+    from ..trainings import Trainings
     from .belonging import by_column, by_judge, of_column, tell_belonging
 
     goal = _goal(options)

@@ -52,7 +52,7 @@ def choose(trainings: Trainings, options: Mapping[str, Any]) -> Chosen:
     """
     from ..cards import DEFAULT_CARD, load_card
     from ..errors import StoreError
-    from ..trainings import UNTUNED
+    from ..terms import UNTUNED
     from ..weights import verify
 
     held = {name: trainings.settings(name) for name in trainings.names()}
@@ -213,7 +213,7 @@ def _distinct(rows: Sequence[Sample]) -> list[Sample]:
 
 def _tell_seen(trainings: Trainings, names: Sequence[str], samples: Sequence[Sample]) -> None:
     """Nothing; warns of samples that a policy was trained on, which a training knows by the beginnings of digests."""
-    from ..trainings import UNTUNED
+    from ..terms import UNTUNED
 
     for name in names:
         if name == UNTUNED:

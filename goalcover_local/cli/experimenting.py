@@ -155,12 +155,12 @@ def _evaluated(
 ) -> tuple[list[Sample], list[Evaluation], Belonging]:
     """The test samples, what each judge's grades of every policy come to, and which subgoals the samples belong to."""
     from ..cards import load_card
-    from ..finetune.policy import BASE
     from ..goal_files.reading import find_goal, read_goal
+    from ..terms import UNTUNED
     from ..trainings import Trainings
 
     trainings, memory, ends = Trainings(run), run.memory(), options["ends"]
-    named = {BASE: [BASE], **trained}
+    named = {UNTUNED: [UNTUNED], **trained}
     names = [name for those in named.values() for name in those]
     asked = {
         **options,
@@ -220,14 +220,14 @@ def _evaluation(
     named: Mapping[str, Sequence[str]],
     belonging: Belonging,
 ) -> Evaluation:
-    from ..finetune.policy import BASE
     from ..report.downstream import Evaluation
     from ..studies.downstream import ORIGINAL
     from ..studies.outcome import outcome
+    from ..terms import UNTUNED
 
     grades = {row: _grades([answered[each] for each in those]) for row, those in named.items()}
     missing = (grade.failure for each in answered.values() for grade in each.grades if grade.score is None)
-    found = outcome(grades, (ORIGINAL, BASE), belonging.members, belonging.subgoals, study.data.seed)
+    found = outcome(grades, (ORIGINAL, UNTUNED), belonging.members, belonging.subgoals, study.data.seed)
     failures = Counter(failure or "no grade" for failure in missing)
     return Evaluation(name, digest, name == study.judge, agreement, failures, found)
 

@@ -131,10 +131,10 @@ def policy_of(trainings: Trainings, name: str, base: Card, device: str) -> Polic
 
     Raises StoreError if there is no such training, it has not ended, or its files are not what it wrote.
     """
-    from ..finetune.policy import BASE, load_policy
-    from ..terms import digest_of
+    from ..finetune.policy import load_policy
+    from ..terms import UNTUNED, digest_of
 
-    if name == BASE:
+    if name == UNTUNED:
         return load_policy(base, device=device, precision=_precision(trainings))
     held = check_policy(trainings, name, base)
     folder, precision = adapter_folder(trainings, name), trainings.settings(name)["settings"]["precision"]

@@ -6,12 +6,12 @@ every file has the digest that this run wrote down when the checkpoint was whole
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..files import digest_of_file
 from ..outputs import failures_told
 
 _DESCRIBED = ("adapter_config.json", "config.json", "generation_config.json", "model.safetensors.index.json")
@@ -23,7 +23,9 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 def digests(folder: Path) -> dict[str, str]:
     """The SHA-256 of every file in a checkpoint, by its name relative to the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() or path.is_symlink())
-    return {path.relative_to(folder).as_posix(): "a link" if path.is_symlink() else _digest(path) for path in files}
+    return {
+        path.relative_to(folder).as_posix(): "a link" if path.is_symlink() else digest_of_file(path) for path in files
+    }
 
 
 def sound(folder: Path, known: Mapping[int, Mapping[str, str]]) -> tuple[int, Path] | None:
@@ -72,8 +74,3 @@ def keep_policy(checkpoint: Path, place: Path) -> dict[str, str]:
 
 def _of_policy(name: str) -> bool:
     return name.endswith(".safetensors") or name in _DESCRIBED
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

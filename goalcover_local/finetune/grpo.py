@@ -24,7 +24,6 @@ from .policy import Policy, Tuning
 from .processes import agreed, gathered, n_processes
 from .reward import Grader
 from .rewarding import Reward, Tally
-from .rubric import Rubric
 
 Loss = Literal["grpo", "dr_grpo", "dapo", "bnpo"]
 Generation = Literal["transformers", "vllm-colocate", "vllm-server"]
@@ -128,7 +127,8 @@ def train(
     import torch
 
     check_processes(settings)
-    _check_context(policy, grader.rubric, samples, settings)
+    asked = [grader.rubric.prompt(sample.input, sample.output) for sample in samples]
+    policy.check_room(max(len(policy.ids(text)) for text in asked), settings.max_tokens)
     rewarded = Reward(grader, samples, settings.seed if settings.shuffled else None)
     device = next(policy.model.parameters()).device
     with _quiet(), _own_seeds(device):
@@ -157,11 +157,7 @@ def train(
             fp16=False,
             gradient_checkpointing=settings.checkpointing,
             use_vllm=settings.generation != "transformers",
-            **(
-                {"vllm_mode": settings.generation.removeprefix("vllm-")}
-                if settings.generation != "transformers"
-                else {}
-            ),
+            vllm_mode="server" if settings.generation == "vllm-server" else "colocate",
             vllm_max_model_length=policy.context,
             **dict(generation or {}),
             logging_steps=1,
@@ -175,7 +171,6 @@ def train(
             dataloader_pin_memory=device.type == "cuda",
             trust_remote_code=False,
         )
-        asked = [grader.rubric.prompt(sample.input, sample.output) for sample in samples]
         rows = _plan(len(samples), settings)
         data = Dataset.from_dict({"prompt": [asked[row] for row in rows], "row": rows})
         trainer = trainer_class(
@@ -322,16 +317,6 @@ def check_processes(settings: Settings) -> None:
             f"A step's {settings.responses} responses, {settings.responses_at_once} at once, do not divide among "
             f"{n_processes()} processes.",
             "Change --prompts-per-step, --responses or --at-once: equal parts for each process.",
-        )
-
-
-def _check_context(policy: Policy, rubric: Rubric, samples: Sequence[Sample], settings: Settings) -> None:
-    longest = max(len(policy.ids(rubric.prompt(sample.input, sample.output))) for sample in samples)
-    if longest + settings.max_tokens > policy.context:
-        raise EngineError(
-            f"A prompt of {longest} tokens and an answer of {settings.max_tokens} exceed the policy's context of "
-            f"{policy.context}.",
-            "Use a policy with a longer context, or leave out longer samples with --max-prompt-tokens.",
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 from collections.abc import Collection
@@ -11,6 +10,7 @@ from typing import Any
 
 from ..cards import Precision
 from ..errors import ModelError, StoreError
+from ..files import digest_of_file
 from ..offline import switch_offline
 from ..outputs import failures_told, placed
 from ..weights import model_files, read_json_object
@@ -45,7 +45,7 @@ def merge(base: Path, adapter: Path, output: Path, *, precision: Precision = "au
         else:
             _save(_loaded(adapter, precision) if whole else _merged(base, adapter, precision), place.path)
         _copy(base, place.path, [name for name in names if not _WEIGHTS.fullmatch(name)])
-        return {name: _digest(place.path / name) for name in model_files(place.path)}
+        return {name: digest_of_file(place.path / name) for name in model_files(place.path)}
 
 
 def _check(adapter: Path) -> bool:
@@ -137,11 +137,6 @@ def _copy(source: Path, target: Path, names: Collection[str]) -> None:
         if not (target / name).exists():
             (target / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, target / name)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _first_line(error: Exception) -> str:

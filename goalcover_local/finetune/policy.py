@@ -16,8 +16,6 @@ from ..terms import digest_of
 from ..weights import verify
 
 Tuning = Literal["lora", "full"]
-BASE = "base"
-"""What the policy before training is called."""
 
 ADAPTER = "adapter_model.safetensors"
 
@@ -72,6 +70,15 @@ class Policy:
         """The token ids of a request to the policy, in its chat template, up to where its answer begins."""
         return self.prompts.ids(self.prompts.text(Prompt((Message("user", text),))))
 
+    def check_room(self, prompt_tokens: int, max_tokens: int) -> None:
+        """Nothing; raises EngineError if a prompt and an answer of so many tokens exceed the model's context."""
+        if prompt_tokens + max_tokens > self.context:
+            raise EngineError(
+                f"A prompt of {prompt_tokens} tokens and an answer of {max_tokens} exceed the context of "
+                f"{self.context} of {self.card.name}.",
+                "Use a policy with a longer context, or leave out longer samples with --max-prompt-tokens.",
+            )
+
     def respond(
         self, texts: Sequence[str], *, max_tokens: int, temperature: float = 0.0, seed: int = 0
     ) -> list[Written]:
@@ -86,12 +93,7 @@ class Policy:
         if not sequences:
             return []
         longest = max(map(len, sequences))
-        if longest + max_tokens > self.context:
-            raise EngineError(
-                f"A prompt of {longest} tokens and an answer of {max_tokens} exceed the policy's context of "
-                f"{self.context}.",
-                "Use a policy with a longer context, or leave out longer samples with --max-prompt-tokens.",
-            )
+        self.check_room(longest, max_tokens)
         device = next(self.model.parameters()).device
         tokenizer = self.prompts.tokenizer
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id

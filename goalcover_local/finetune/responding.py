@@ -14,7 +14,6 @@ from typing import Any
 
 from .. import __version__
 from ..engines.base import SEED_STEP
-from ..errors import EngineError
 from ..judges import SAMPLES_PER_BATCH
 from ..terms import Sample, digest_of
 from .policy import AT_ONCE, DECODING, Policy, Written
@@ -68,12 +67,7 @@ def plan(
     """
     texts = [rubric.prompt(sample.input, sample.output) for sample in samples]
     longest = max((len(policy.ids(text)) for text in texts), default=0)
-    if longest + max_tokens > policy.context:
-        raise EngineError(
-            f"A prompt of {longest} tokens and an answer of {max_tokens} exceed the context of {policy.context} of "
-            f"{policy.card.name}.",
-            "Leave out longer samples with --max-prompt-tokens.",
-        )
+    policy.check_room(longest, max_tokens)
     identity = policy.identity
     # What is drawn hangs on its place among all, so that equal texts are not drawn alike.
     keys = [

@@ -7,15 +7,13 @@ apart (Okabe and Ito 2008).
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Any
 
 from ..finetune.evaluate import Comparison, Standing, SubgoalStanding, holm
 from ..terms import Estimate
-from .figures import _SETTINGS
+from .figures import drawn
 from .validation import percent, table
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
@@ -161,7 +159,7 @@ def curve(series: Sequence[Curve], *, title: str = "", window: int = 10) -> str:
         panels[-1].set_xlabel(f"step (line: mean of the last {window}; band: standard deviation of a step's scores)")
         _legend(drawing, [each.name for each in series], lines=True)
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def _trace(axes: Any, each: Curve, values: Numbers, number: int, window: int, banded: bool) -> None:
@@ -213,7 +211,7 @@ def interval_figure(standings: Sequence[Standing], *, title: str = "") -> str:
         _rows(panels, [f"{each.policy} (n = {each.n})" for each in standings], title)
         _legend(drawing, ["score", "judged part", "checks"][: 2 + checked])
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def subgoal_figure(rows: Sequence[SubgoalStanding], policies: Sequence[str], *, title: str = "") -> str:
@@ -230,7 +228,7 @@ def subgoal_figure(rows: Sequence[SubgoalStanding], policies: Sequence[str], *, 
         _rows([axes], [f"{row.subgoal} (n = {row.n})" for row in rows], title)
         _legend(drawing, policies)
 
-    return _drawn(draw)
+    return drawn(draw)
 
 
 def _point(axes: Any, found: Estimate | None, at: float, number: int) -> None:
@@ -276,18 +274,3 @@ def _legend(drawing: Any, names: Sequence[str], *, lines: bool = False) -> None:
     ]
     if handles:
         drawing.legend(handles, names, loc="outside lower center", ncols=min(4, len(names)), frameon=False, fontsize=9)
-
-
-def _drawn(draw: Callable[[Any], None]) -> str:
-    """The SVG of what is drawn, the same each time and everywhere, of whatever names."""
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
-    with style.context(["default", _SETTINGS]), warnings.catch_warnings():
-        # It warns of letters that its own font lacks, which a reader's has, and of names that are too long for it.
-        warnings.simplefilter("ignore", UserWarning)
-        drawing = Figure(layout="constrained")
-        draw(drawing)
-        file = BytesIO()
-        drawing.savefig(file, format="svg", metadata={"Date": None})
-        return file.getvalue().decode()

@@ -15,18 +15,17 @@ from typing import Any
 from ..cards import validated
 from ..errors import DataError, GoalCoverError, GoalError
 from ..finetune.grpo import Settings
-from ..finetune.policy import BASE
 from ..finetune.rubric import FILE, load_rubric
 from ..goal_files.reading import find_goal, read_goal
 from ..goal_files.tables import table_of, text_of
 from ..phases.filter import parse_rule
 from ..resampling import drawn
 from ..resources import shipped
-from ..terms import Sample
+from ..terms import UNTUNED, Sample
 
 ORIGINAL = "original"
 ROWS: Mapping[str, str] = {
-    BASE: "untuned",
+    UNTUNED: "untuned",
     ORIGINAL: "original",
     "goal-aligned": "goal-aligned",
     "synthetic": "synthetic",
@@ -35,7 +34,7 @@ ROWS: Mapping[str, str] = {
 }
 """The paper's rows (Table 4), each by the name of its dataset, as `goalcover mix` calls it, with its title."""
 
-DATASETS = tuple(name for name in ROWS if name != BASE)
+DATASETS = tuple(name for name in ROWS if name != UNTUNED)
 PARTS = ("train", "validation", "test")
 
 _FOLDER = "rft"
