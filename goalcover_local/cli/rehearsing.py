@@ -104,8 +104,8 @@ def _seconds(
             continue
         click.echo(f"\nPolicy {policy}:", err=True)
         _, said = called(train.command, [*training(policy, file), "--dry-run", "--json"])
-        if policy == study.policy and said:
-            found = float(json.loads(said)["seconds_per_step"])
+        if policy == study.policy:
+            found = json.loads(said)["seconds_per_step"]
     return found
 
 
