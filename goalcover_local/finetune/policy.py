@@ -153,7 +153,7 @@ def load_policy(
 
     Raises ModelError for weights that are absent or altered, EngineError if the model cannot be loaded.
     """
-    from ..engines.loading import causal_model, failures_told
+    from ..engines.causal import causal_model, failures_told
     from ..engines.transformers_engine import check_device, resolve_precision
 
     weights = verify(card)
