@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from math import nan
 from pathlib import Path
 
@@ -215,9 +216,15 @@ def test_rows_are_compared_with_original_and_with_untuned(few_draws: None) -> No
     assert list(found.subgoal_rows) == ["original", "base", "goal-aligned"]
     assert found.subgoals[1].n == 5 and found.subgoals[0].differences[0] is None
     said = " ".join(reading(found))
-    assert "In the score these differ from original by more than chance: untuned by -0.49" in said
+    assert "In the score these differ from original by more than chance (adjusted p < 0.05): untuned by -0.49" in said
     assert "Not told apart: goal-aligned." in said and "tell next to nothing: few (5)." in said
     assert "Each dataset was trained on once" in said
+
+
+def test_the_level_is_that_of_the_intervals_beside_it(few_draws: None) -> None:
+    given = {"base": grades(2.5), "original": grades(3.0)}
+    [found] = outcome(given, ("original",), MEMBERS, ["all", "few"]).comparisons["score", "original"]
+    assert [told_apart([replace(found, p=p)]) for p in (0.03, 0.06)] == [[True], [False]]
 
 
 def test_seeds_are_averaged_sample_by_sample_and_their_spread_is_told(few_draws: None) -> None:

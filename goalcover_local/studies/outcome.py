@@ -22,11 +22,14 @@ from ..finetune.evaluate import (
     seed_spread,
     stand,
 )
-from .corruption import ALPHA
+from ..stats import CONFIDENCE
 
 SCORE, JUDGED, CHECKED = "score", "judged", "checked"
 PARTS = (SCORE, JUDGED, CHECKED)
 """What a grade comes to: all of it, what the judge says, what a program computes."""
+
+LEVEL = round(1 - CONFIDENCE, 9)
+"""An adjusted p below it is more than chance: the level that goes with the intervals beside it."""
 
 FEW = 20
 """A subgoal with fewer test rows tells next to nothing."""
@@ -110,13 +113,13 @@ def _mean(values: np.ndarray) -> float:
 
 
 def told_apart(comparisons: Sequence[Comparison]) -> list[bool]:
-    """Whether each comparison is more than chance among so many: its p, adjusted, below 5%, and 0 outside its interval.
+    """Whether each is more than chance among so many: its p, adjusted, below LEVEL, and 0 outside its interval.
 
     What all pairs share, and tests therefore say nothing of, is told apart by none.
     """
     adjusted = holm([each.p for each in comparisons])
     return [
-        bool(p < ALPHA and (each.difference.low > 0 or each.difference.high < 0))
+        bool(p < LEVEL and (each.difference.low > 0 or each.difference.high < 0))
         for each, p in zip(comparisons, adjusted, strict=True)
     ]
 
@@ -164,5 +167,5 @@ def _against(comparisons: Sequence[Comparison], what: str, titles: Mapping[str, 
     ]
     if not differ:
         return f"In {what} no row can be told apart from {other}: {', '.join(alike)}."
-    told = f"In {what} these differ from {other} by more than chance: {', '.join(differ)}."
+    told = f"In {what} these differ from {other} by more than chance (adjusted p < {LEVEL:g}): {', '.join(differ)}."
     return f"{told} Not told apart: {', '.join(alike)}." if alike else told
