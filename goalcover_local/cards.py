@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from .bounded import text_of, toml_of
 from .errors import ModelError
-from .resources import shipped
+from .resources import home, shipped
 from .terms import Value
 
 DEFAULT_CARD = "smollm2-135m-instruct"
@@ -26,6 +25,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _STRICT = {"extra": "forbid"}
+_LONGEST = 1_000_000  # bytes of a card
 
 T = TypeVar("T")
 
@@ -155,10 +155,7 @@ class Card:
 
 def models_home() -> Path:
     """The folder that holds the user's cards and weights; it need not exist."""
-    if chosen := os.environ.get("GOALCOVER_HOME"):
-        return Path(chosen).expanduser().absolute()
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data).absolute() / "goalcover"
+    return home()
 
 
 def weights_folder(name: str) -> Path:
@@ -217,8 +214,8 @@ def _names() -> list[str]:
 
 def _read_card(path: Path) -> Card:
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raw = toml_of(text_of(path, _LONGEST))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as TOML: {error}.", "Mend or remove the file.") from error
     card = validated(Card, raw, path)
     if check_name(card.name) != path.stem:

@@ -14,10 +14,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .errors import StoreError
+from .privacy import check_folder
 
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
-VERSION = 3
+VERSION = 4
 APPLICATION = 0x476F436F
 """Marks a SQLite file as a run of ours: "GoCo"."""
 
@@ -78,6 +79,12 @@ TABLES_3 = (
     "checkpoints(training TEXT, step INTEGER, json TEXT NOT NULL, PRIMARY KEY (training, step)) WITHOUT ROWID",
 )
 """The tables that version 3 added: trainings, what was measured at their steps, and the digests of checkpoints."""
+
+TABLES_4 = ("decisions(event INTEGER PRIMARY KEY, json TEXT NOT NULL)",)
+"""The table that version 4 added: what people decided of verdicts, by the number of its event."""
+
+COLUMNS_4 = "ALTER TABLE events ADD COLUMN version TEXT NOT NULL DEFAULT '';"
+"""What version 4 added to the events: the package's version."""
 
 NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "gcsfuse", "glusterfs", "gpfs", "lustre", "ncp", "nfs"),
@@ -157,6 +164,7 @@ def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.C
         _restrict(folder)
         _prepare(database, folder, version)
     else:
+        check_folder(folder)
         _complete(database, version, "TEMP ")
         database.execute("PRAGMA query_only = ON")
     return database
@@ -254,10 +262,10 @@ def _complete(database: sqlite3.Connection, version: int, where: str = "") -> No
     No others: an empty table of this connection would hide the one in the file.
     """
     if version < VERSION:
-        lacking = (*(TABLES_2 if version < 2 else ()), *TABLES_3)
+        lacking = (*(TABLES_2 if version < 2 else ()), *(TABLES_3 if version < 3 else ()), *TABLES_4)
         tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in lacking)
-        sealed = f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {VERSION}; COMMIT;"
-        database.executescript(tables if where else sealed)
+        whole = f"BEGIN IMMEDIATE; {tables} {COLUMNS_4} PRAGMA user_version = {VERSION}; COMMIT;"
+        database.executescript(tables if where else whole)
 
 
 def _prepare(database: sqlite3.Connection, folder: Path, version: int) -> None:

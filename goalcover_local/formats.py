@@ -15,7 +15,7 @@ import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -25,7 +25,8 @@ from .terms import Refusal, canonical_json, digest_of
 
 NOT_UTF8 = "not valid UTF-8"
 _BATCH = 64  # rows of a columnar file held at once
-_LONGEST_ROW = 1 << 26  # characters of one row of a JSON or CSV file
+_LONGEST_ROW = 1 << 24  # characters of one row of a JSON or CSV file, bytes of a line of JSONL
+_TOO_LONG = f"longer than {_LONGEST_ROW} bytes"
 
 
 class Row(NamedTuple):
@@ -134,7 +135,10 @@ def _row(file: Path, line: int, value: Any) -> Row | Refusal:
 
 def _jsonl(file: Path) -> Iterator[Row | Refusal]:
     with _opened(file) as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(_lines(stream), 1):
+            if line is None:
+                yield Refusal(source_of(file), number, _TOO_LONG)
+                continue
             raw = line.removesuffix(b"\n")
             if number == 1:
                 raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -144,6 +148,17 @@ def _jsonl(file: Path) -> Iterator[Row | Refusal]:
                     yield Refusal(source_of(file), number, values)
                 else:
                     yield Row(number, values, raw)
+
+
+def _lines(stream: gzip.GzipFile | io.BufferedReader) -> Iterator[bytes | None]:
+    """The lines of a file; None for one that is too long, which is passed without being held."""
+    while line := stream.readline(_LONGEST_ROW + 1):
+        if len(line) <= _LONGEST_ROW:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(_LONGEST_ROW)
+        yield None
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | str:
@@ -249,9 +264,10 @@ def _separated(file: Path, delimiters: str) -> Iterator[Row | Refusal]:
     """The rows below a header, separated by whichever delimiter the header has most of."""
     csv.field_size_limit(_LONGEST_ROW)
     with _decoded(file) as stream:
-        first = stream.readline()
+        lines = _bounded(file, stream)
+        first = next(lines, "")
         delimiter = max(delimiters, key=first.count)
-        records = csv.reader(chain([first], stream), delimiter=delimiter, strict=True)
+        records = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         header = _header(file, records)
         while True:
             line = records.line_num + 1
@@ -267,6 +283,17 @@ def _separated(file: Path, delimiters: str) -> Iterator[Row | Refusal]:
                 yield Refusal(source_of(file), line, reason)
             elif fields:
                 yield _row(file, line, dict(zip(header, fields, strict=True)))
+
+
+def _bounded(file: Path, stream: IO[str]) -> Iterator[str]:
+    """The lines of a text. Raises DataError at one that is too long to be part of a row."""
+    for number in count(1):
+        line = stream.readline(_LONGEST_ROW + 1)
+        if len(line) > _LONGEST_ROW:
+            raise DataError(f"{file}, line {number}: {_TOO_LONG}.", "Take the line out, or name the file's format.")
+        if not line:
+            return
+        yield line
 
 
 def _header(file: Path, records: Iterator[list[str]]) -> list[str]:

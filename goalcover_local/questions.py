@@ -24,6 +24,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal
 
+from . import bounded
 from .answers import SCORE, Form, JsonForm, LineForm
 from .engines.base import Grammar, Message, Prompt
 from .engines.guide import legal
@@ -36,6 +37,9 @@ ORDERS: tuple[Order, ...] = ("score-first", "reason-first")
 
 _INLINE_ANSWER = "\nAnswer: "
 """What leads from a question to its answer where examples stand inline."""
+
+_LONGEST = 4_000_000
+"""Bytes of a question's file."""
 
 _UNSEEN = r"\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 _LOOSE = rf"[\s{_UNSEEN}*_]"
@@ -188,14 +192,14 @@ def load_question(
         known = ", ".join(sorted(path.name for path in (folder or shipped("grammars")).iterdir() if path.is_dir()))
         raise QuestionError(f"There is no question named {name!r}.", f"There are {known}.")
     try:
-        prompt = (home / "prompt.md").read_text(encoding="utf-8")
+        prompt = text_of(home / "prompt.md")
         form = _form(home, order)
         examples = read_lines(home / "examples.jsonl")
     except OSError as error:
         raise QuestionError(
             f"The question {name} has no {Path(error.filename).name} in {home}.", "Restore the folder from the package."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise QuestionError(f"A file of the question {name} cannot be read: {error}.", "Correct it.") from error
     question = Question(name, *_parts(prompt, home / "prompt.md"), form, tuple(examples), single_turn)
     _check(question)
@@ -214,17 +218,25 @@ def _order(form: Form) -> Order:
 def _form(home: Path, order: Order | None) -> Form:
     line = home / "answer.regex"
     if line.exists():
-        form = LineForm(line.read_text(encoding="utf-8").strip())
+        form = LineForm(text_of(line).strip())
         if order not in (None, _order(form)):
             raise QuestionError(f"The question {home.name} is answered {_order(form)}.", "Leave --order out.")
         return form
     suffix = "" if order in (None, "score-first") else f".{order}"
-    return JsonForm(json.loads((home / f"answer{suffix}.schema.json").read_text(encoding="utf-8")))
+    return JsonForm(json.loads(text_of(home / f"answer{suffix}.schema.json")))
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file of the package."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    """The objects of a JSON Lines file of a question. Raises OSError or ValueError if it cannot be read."""
+    return [json.loads(line) for line in text_of(path).split("\n") if line.strip()]
+
+
+def text_of(path: Path) -> str:
+    """The text of a question's file, its lines parted by line feeds.
+
+    Raises OSError if it cannot be read, ValueError if it is too long or no UTF-8.
+    """
+    return bounded.text_of(path, _LONGEST).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def reference_cases(name: str) -> list[dict[str, Any]]:
@@ -237,11 +249,19 @@ def _check(question: Question) -> None:
     if isinstance(question.form, JsonForm):
         schema: Any = question.form.schema
         properties = schema.get("properties") if isinstance(schema, dict) else None
-        if not properties or set(schema.get("required", ())) != set(properties):
+        required = schema.get("required") if isinstance(schema, dict) else None
+        if (
+            not isinstance(properties, dict)
+            or not properties
+            or not all(isinstance(p, dict) for p in properties.values())
+        ):
+            raise QuestionError(f"The schema of {question.name} has no fields.", "Give its properties, each an object.")
+        if not isinstance(required, list) or sorted(map(str, required)) != sorted(properties):
             raise QuestionError(f"The schema of {question.name} leaves fields out.", "Name and require them all.")
     try:
         question.grammar()
-    except ValueError as error:
+        list(question.form.levels)
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise QuestionError(f"The schema of {question.name} is no grammar: {error}.", "Correct it.") from error
     if not Template("".join(question.parts)).is_valid():
         raise QuestionError(f"The prompt of {question.name} has a broken placeholder.", "Write $$ for a $.")
@@ -250,10 +270,14 @@ def _check(question: Question) -> None:
     for number, example in enumerate(question.examples, start=1):
         for part, needed in (("fields", question.placeholders), ("answer", question.fields)):
             held = example.get(part) if isinstance(example, dict) else None
-            missing = set(needed) - set(held or ())
+            missing = set(needed) - set(held if isinstance(held, dict) else ())
             if missing:
                 named = ", ".join(sorted(missing))
                 raise QuestionError(f"Example {number} of {question.name} has no {named} in its {part}.", "Add it.")
+        if not all(isinstance(text, str) for text in example["fields"].values()):
+            raise QuestionError(
+                f"Example {number} of {question.name} has a field that is no text.", "Put it in quotes."
+            )
 
 
 def _parts(prompt: str, path: Path) -> tuple[str, tuple[str, ...]]:

@@ -1,7 +1,8 @@
-"""Where the data that ships lies: `grammars/`, `models/`, `goals/` and `studies/`, in a wheel or a checkout."""
+"""Where things lie: the data that ships (`grammars/`, `models/`, `goals/`, `studies/`), and the user's own."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -18,3 +19,11 @@ def shipped(name: Shipped) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"goalcover-local is installed without its {name}/ folder")
+
+
+def home() -> Path:
+    """The folder of the user's cards, weights and ledger; it need not exist."""
+    if chosen := os.environ.get("GOALCOVER_HOME"):
+        return Path(chosen).expanduser().absolute()
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data).absolute() / "goalcover"

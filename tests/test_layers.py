@@ -15,12 +15,14 @@ import goalcover_local
 PACKAGE = "goalcover_local"
 ROOT = Path(goalcover_local.__file__).parent
 FLOORS = (
-    ("", "terms", "errors", "resources", "files"),
-    ("stats", "resampling", "offline", "engines", "columnar"),
+    ("", "terms", "errors", "resources", "files", "privacy", "dependencies", "advisories"),
+    ("stats", "words", "bounded", "resampling", "offline", "guard", "chain", "ledger", "engines", "columnar"),
     (
         "answers",
         "questions",
         "cards",
+        "headers",
+        "model_folder",
         "weights",
         "pulling",
         "converting",
@@ -34,7 +36,7 @@ FLOORS = (
     ("judges", "canary", "asking"),
     ("scales", "coverage", "overlaps", "trials", "grouping", "duplicates", "discriminator", "calibration"),
     ("phases", "studies", "finetune"),
-    ("store", "drafts", "folder", "records", "chain", "trainings"),
+    ("store", "drafts", "folder", "records", "audit", "trainings", "decisions", "purging"),
     ("report",),
     ("cli",),
 )

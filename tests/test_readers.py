@@ -255,6 +255,30 @@ def test_a_bad_row_is_refused_by_line_and_the_others_are_used(data: Path, row: o
     assert reasons(data, row, {"id": 1, "question": " "}) == [reason, "has no column 'answer'"]
 
 
+def test_a_line_that_is_too_long_is_passed_without_being_held(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl.gz"
+    row = json.dumps(ASKED).encode() + b"\n"
+    with gzip.open(file, "wb", compresslevel=1) as stream:
+        stream.write(row)
+        for _ in range(100):
+            stream.write(b" " * 1_000_000)
+        stream.write(b"\n" + row)
+    tracemalloc.start()
+    samples, refusals = everything(file)
+    assert tracemalloc.get_traced_memory()[1] < 70_000_000
+    tracemalloc.stop()
+    assert [sample.line for sample in samples] == [1, 3]
+    assert refusals == [Refusal("data.jsonl.gz", 2, "longer than 16777216 bytes")]
+
+
+@pytest.mark.parametrize("place", ["", "question,answer\n"])
+def test_a_table_with_a_line_that_is_too_long_is_refused(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text(place + "a," * 9_000_000, "utf-8")
+    with pytest.raises(DataError, match=f"line {1 + bool(place)}: longer than 16777216"):
+        everything(file)
+
+
 def test_a_row_that_needs_no_repair_is_used(data: Path) -> None:
     rows = [
         {"question": True, "answer": 1.5},

@@ -261,7 +261,7 @@ def test_two_models_are_told_apart(goalcover: Goalcover, run: Path) -> None:
     said = goalcover("synthesize", run, "-n", 1, "--generator", OTHER_CARD)
     assert f"Generator {OTHER_CARD}, discriminator {OTHER_CARD} (the same model: it may favour" in said.err
     with Run.open(run, write=False) as held:
-        told = json.loads(held.events()[-1].details)
+        told = json.loads(held.events()[-2].details)
     assert told["generator"] == told["discriminator"] != told["judge"]
 
 
@@ -325,7 +325,7 @@ def test_a_discriminator_that_fails_on_all_keeps_nothing(
     assert "bread: By the stored scores: support stays at 0 of 12 (0.0%)." in said.out.splitlines()
     with Run.open(run, write=False) as held:
         assert {each.reason for each in held.candidates()} == {"correctness could not be scored"}
-        told = json.loads(held.events()[-1].details)
+        told = json.loads(held.events()[-2].details)
     assert (told["agreement"], told["fit"]) == (0, False)
 
 

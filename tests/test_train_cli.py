@@ -24,6 +24,7 @@ from command import Goalcover
 from trained import RuleEngine, write_reward
 
 from goalcover_local import pulling
+from goalcover_local.audit import OPENED, SEALED
 from goalcover_local.cli.train import BEGUN
 from goalcover_local.cli.trained import TRAINED
 from goalcover_local.engines.base import Choices, Prompt
@@ -222,10 +223,11 @@ def steps(run: Path, name: str = NAME) -> list[dict[str, Any]]:
 
 
 def events(run: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The audit trail, which must be whole: kinds and details."""
+    """The audit trail, which must be whole, without what every command puts there: kinds and details."""
     with Run.open(run, write=False) as opened:
         assert opened.verify_events() == []
-        return [(event.kind, json.loads(event.details)) for event in opened.events()]
+        found = [(event.kind, json.loads(event.details)) for event in opened.events()]
+        return [(kind, told) for kind, told in found if kind not in (OPENED, SEALED)]
 
 
 def as_killed(source: Path, target: Path, at: int) -> Path:

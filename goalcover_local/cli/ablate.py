@@ -98,12 +98,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             lines.append(line)
             failed[same] = line["n_failed"]
         details = {"goal": study.goal.digest, "judges": [line["judge"] for line in lines], "seed": options["seed"]}
-        event = run.event(ABLATED, {**details, "n_rows": len(drawing.judged)}, "goalcover ablate")
+        run.event(ABLATED, {**details, "n_rows": len(drawing.judged)}, "goalcover ablate")
     if options["as_json"]:
         click.echo(as_text({"study": study.name, "n_rows": len(drawing.judged), "variants": lines}))
     else:
         _print(lines, len(drawing.judged))
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     if n_failed := sum(failed.values()):
         click.echo(f"{n_failed} judgements failed and are left out; --retry-failed asks again.", err=True)
     leave(ctx, unanswered)

@@ -95,7 +95,7 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
         _refuse_strategic(opened, before)
         said = labelled(opened, before, options["labels"])
         fitted = _fit(opened, before, said, options)
-        event = keep(opened, before, said, fitted)
+        keep(opened, before, said, fitted)
         after = results(opened, value="calibrated")
         labels = _labels(opened, after)
     calibration = fitted.calibration
@@ -104,7 +104,6 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
         click.echo(as_text(_as_json(run, after, labels, supports)))
     else:
         _print(calibration, labels, supports)
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
 
 
 class _Support(NamedTuple):

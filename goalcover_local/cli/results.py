@@ -16,7 +16,7 @@ from ..errors import StoreError
 from ..scales import Scale, evidence, reference_digest, reference_samples, reference_subgoals, subgoal_bias
 from ..store import Judged, Keys, Run
 from ..terms import Coverage, Goal, Value
-from . import calibrations
+from . import calibrations, decided
 from .progress import duration
 from .table import print_table
 
@@ -244,6 +244,7 @@ def tell_unfinished(found: Results) -> None:
 
 def as_json(run: Run, found: Results) -> dict[str, Any]:
     """The interface that `goalcover show --json` keeps (see docs/show.schema.json)."""
+    decisions = decided.as_json(run, found)
     return {
         "run": str(run.folder),
         "judge": found.judge,
@@ -253,7 +254,10 @@ def as_json(run: Run, found: Results) -> dict[str, Any]:
         "n_asked": run.n_asked(),
         "n_stored": run.n_stored(),
         "device_seconds": round(run.counter("device_seconds"), 1),
-        "subgoals": [_subgoal_json(found, covered) for covered in found.coverage],
+        "subgoals": [
+            {**_subgoal_json(found, covered), "decision": decisions.get(covered.subgoal.id)}
+            for covered in found.coverage
+        ],
         "calibration": calibrations.as_json(found.calibration),
         "panel": [
             {
@@ -338,6 +342,8 @@ def print_results(run: Run, found: Results) -> None:
             ]
         )
     print_table(header, rows, right=(1, 4, 6, 7, 8))
+    for line in decided.lines(run, found):
+        click.echo(line)
     click.echo(f"{len(found.positions)} rows, value: {found.value}, rule: {found.rule}, {_judges_line(found)}")
     if found.calibration:
         click.echo(calibrations.told(found.calibration))

@@ -194,9 +194,8 @@ def record(folder: Path, kind: str, choice: Choice, details: Mapping[str, Any]) 
     }
     try:
         with Run.open(folder, write=True) as run:
-            event = run.event(kind, told, f"goalcover {click.get_current_context().info_name}")
+            run.event(kind, told, f"goalcover {click.get_current_context().info_name}")
     except StoreError as error:
         click.echo(f"Not recorded in the run's audit trail: {error.problem}", err=True)
         return False
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     return True

@@ -14,7 +14,7 @@ import click
 from .. import __version__
 from ..terms import digest_of
 from .assessing import data_options
-from .judging import Models, engine_options
+from .judging import Models, engine_options, reads_all
 from .progress import duration, progress
 from .table import as_text
 from .train_options import settings_of, training_options
@@ -183,7 +183,12 @@ def _opened(
     from ..finetune.policy import load_policy, share_base
 
     click.echo(f"Loading {policy_card.name}.", err=True)
-    policy = load_policy(policy_card, device=found_device(options["device"]), precision=settings.precision)
+    policy = load_policy(
+        policy_card,
+        device=found_device(options["device"]),
+        precision=settings.precision,
+        full=reads_all(options),
+    )
     samples, longest = short_enough(policy, rubric, samples, options["max_prompt_tokens"])
     _tell_plan(policy_card, judge_card, settings, longest, options)
     if _shares(policy_card, judge_card, settings, options):

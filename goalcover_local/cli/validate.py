@@ -199,9 +199,8 @@ def _keep(run: Run, record: Mapping[str, Any]) -> None:
     replace_file(run.folder / "validation.md", markdown(record), mode=0o600)
     replace_file(run.folder / "validation.svg", figure(record), mode=0o600)
     details = {name: record[name] for name in ("judge", "goal", "data", "value", "seed", "n_seeds", "n_rows")}
-    event = run.event(VALIDATED, {**details, "record": digest_of(record)}, "goalcover validate")
+    run.event(VALIDATED, {**details, "record": digest_of(record)}, "goalcover validate")
     click.echo(f"Kept: validation.json, validation.md and validation.svg in {run.folder}.", err=True)
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
 
 
 def _print(record: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ from ..engines.base import Engine, Message, Prompt
 from ..engines.tokens import PromptTokenizer
 from ..errors import EngineError, ModelError
 from ..terms import digest_of
-from ..weights import verify
+from ..weights import refuse_swapped, verify
 
 Tuning = Literal["lora", "full"]
 
@@ -147,11 +147,18 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def load_policy(
-    card: Card, *, trained: Path | None = None, digest: str = "", device: str = "cpu", precision: str = ""
+    card: Card,
+    *,
+    trained: Path | None = None,
+    digest: str = "",
+    device: str = "cpu",
+    precision: str = "",
+    full: bool = False,
 ) -> Policy:
     """The policy of a card, from its verified weights; with `trained`, a folder that a training wrote, of that digest.
 
-    Raises ModelError for weights that are absent or altered, EngineError if the model cannot be loaded.
+    With `full` every byte of the weights is read again. Raises ModelError for weights that are absent or altered, were
+    it while they were loaded, EngineError if the model cannot be loaded.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -159,7 +166,7 @@ def load_policy(
 
     from ..engines.transformers_engine import check_device, resolve_precision
 
-    weights = verify(card)
+    weights = verify(card, full)
     check_device(device)
     if trained is not None and not any(trained.glob("*.safetensors")):
         raise ModelError(f"{trained} holds no policy.", "Let `goalcover train` end, or name another policy.")
@@ -188,6 +195,7 @@ def load_policy(
             f"transformers cannot load the policy {card.name}: {error}",
             "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
         ) from error
+    refuse_swapped(weights)
     model.eval()
     return Policy(model, prompts, card=card, weights=weights.digest, adapter=digest)
 

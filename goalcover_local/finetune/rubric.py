@@ -10,14 +10,14 @@ The prompt's placeholders are `input`, `output`, `response` and `dimension`, of 
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
 
+from ..bounded import toml_of
 from ..cards import validated
 from ..errors import ModelError, QuestionError
-from ..questions import Question, load_question, read_lines
+from ..questions import Question, load_question, read_lines, text_of
 from ..resources import shipped
 from ..terms import digest_of
 from .checks import KINDS
@@ -154,8 +154,8 @@ def load_rubric(name: str, *, single_turn: bool = False) -> Rubric:
     folder = folder.resolve()
     question = load_question(folder.name, single_turn=single_turn, folder=folder.parent)
     try:
-        stated = validated(_File, tomllib.loads((folder / FILE).read_text(encoding="utf-8")), folder / FILE)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        stated = validated(_File, toml_of(text_of(folder / FILE)), folder / FILE)
+    except (OSError, ValueError) as error:
         raise QuestionError(f"{folder / FILE} cannot be read as TOML: {error}.", "Mend the file.") from error
     except ModelError as error:
         raise QuestionError(error.problem, error.mend) from error
@@ -174,7 +174,7 @@ def _others(folder: Path) -> tuple[tuple[str, str], ...]:
     path = folder / "others.jsonl"
     try:
         found = tuple((str(line["input"]), str(line.get("output", ""))) for line in read_lines(path))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise QuestionError(
             f"{path} is not there, or a line of it has no input.", "A reward with a contrast needs other sources there."
         ) from error
