@@ -146,7 +146,7 @@ def open_database(folder: Path, held: ExitStack, *, write: bool, create: bool) -
 
 def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.Connection:
     may_create = write and create
-    mend = f"Make one with `goalcover assess GOAL DATA --run {folder}`."
+    mend = "Make one with `goalcover assess` or `goalcover train`, or name the folder of one."
     absent = StoreError(f"There is no run in {folder}.", mend)
     if not may_create and not (folder / DATABASE).exists():
         raise absent

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -35,11 +35,18 @@ from .terms import digest_of
 Order = Literal["score-first", "reason-first"]
 ORDERS: tuple[Order, ...] = ("score-first", "reason-first")
 
+_LONGEST = 4_000_000
+"""Bytes that a file of a question may have."""
+
+_HOLDS = {
+    "prompt.md": "the text in parts, <!-- shared --> first, then such as <!-- per sample --> with ${placeholders}",
+    "answer.schema.json": "a JSON schema of the answers permitted",
+    "examples.jsonl": 'a worked example a line, {"fields": {placeholder: text}, "answer": {...}}, or nothing at all',
+}
+"""What the files of a folder hold, in a few words."""
+
 _INLINE_ANSWER = "\nAnswer: "
 """What leads from a question to its answer where examples stand inline."""
-
-_LONGEST = 4_000_000
-"""Bytes of a question's file."""
 
 _UNSEEN = r"\u00ad\u200b-\u200f\u2060-\u2064\ufeff"
 _LOOSE = rf"[\s{_UNSEEN}*_]"
@@ -188,22 +195,17 @@ def load_question(
     Raises QuestionError if there is no such question, a part is missing or wrong, or it knows no such order.
     """
     home = (folder or shipped("grammars")) / name
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", name) or not home.is_dir():
+    well_named = re.fullmatch(r"[a-z][a-z0-9-]*", name)
+    if home.is_dir() and home.name == name and not well_named:
+        raise QuestionError(
+            f"The folder of a question cannot be called {name!r}.",
+            "Rename it: small letters, digits and hyphens, a letter first.",
+        )
+    if not (home.is_dir() and well_named):
         known = ", ".join(sorted(path.name for path in (folder or shipped("grammars")).iterdir() if path.is_dir()))
         raise QuestionError(f"There is no question named {name!r}.", f"There are {known}.")
-    try:
-        prompt = text_of(home / "prompt.md")
-        form = _form(home, order)
-        examples = read_lines(home / "examples.jsonl")
-    except OSError as error:
-        raise QuestionError(
-            f"The question {name} has no {Path(error.filename).name} in {home}.", "Restore the folder from the package."
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise QuestionError(f"A file of the question {name} cannot be read: {error}.", "Correct it.") from error
-    question = Question(name, *_parts(prompt, home / "prompt.md"), form, tuple(examples), single_turn)
-    _check(question)
-    return question
+    question = Question(name, *_parts(home / "prompt.md"), _form(home, order), single_turn=single_turn)
+    return replace(question, examples=_examples(home / "examples.jsonl", question))
 
 
 def one_line(text: str) -> str:
@@ -211,32 +213,36 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _order(form: Form) -> Order:
-    return "score-first" if form.fields[0] == SCORE else "reason-first"
+def read_text(path: Path, holds: str) -> str:
+    """The text of a file, without a byte order mark.
+
+    Raises QuestionError if it is missing or not UTF-8; `holds` says in a few words what belongs there.
+    """
+    try:
+        return bounded.content_of(path, _LONGEST).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise QuestionError(f"{path}, line {line}: not UTF-8.", "Save the file as UTF-8.") from None
+    except ValueError as error:
+        raise QuestionError(f"{path} cannot be read: {error}.", f"Put a file there that holds {holds}.") from None
+    except OSError as error:
+        wrong = f"{path} cannot be read: {error.strerror}." if path.exists() else f"There is no {path}."
+        raise QuestionError(wrong, f"Put a readable file there that holds {holds}.") from error
 
 
-def _form(home: Path, order: Order | None) -> Form:
-    line = home / "answer.regex"
-    if line.exists():
-        form = LineForm(text_of(line).strip())
-        if order not in (None, _order(form)):
-            raise QuestionError(f"The question {home.name} is answered {_order(form)}.", "Leave --order out.")
-        return form
-    suffix = "" if order in (None, "score-first") else f".{order}"
-    return JsonForm(json.loads(text_of(home / f"answer{suffix}.schema.json")))
+def placed_lines(path: Path, holds: str = "a JSON object a line") -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON Lines file, each after its place, "FILE, line N". Raises QuestionError, never with text."""
+    for number, line in enumerate(read_text(path, holds).split("\n"), start=1):
+        if line.strip():
+            found = _json(line, path, number)
+            if not isinstance(found, dict):
+                raise QuestionError(f"{path}, line {number}: not a JSON object.", f"Write {holds}.")
+            yield f"{path}, line {number}", found
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSON Lines file of a question. Raises OSError or ValueError if it cannot be read."""
-    return [json.loads(line) for line in text_of(path).split("\n") if line.strip()]
-
-
-def text_of(path: Path) -> str:
-    """The text of a question's file, its lines parted by line feeds.
-
-    Raises OSError if it cannot be read, ValueError if it is too long or no UTF-8.
-    """
-    return bounded.text_of(path, _LONGEST).replace("\r\n", "\n").replace("\r", "\n")
+    """The objects of a JSON Lines file. Raises QuestionError, naming file and line, if it cannot be read."""
+    return [line for _, line in placed_lines(path)]
 
 
 def reference_cases(name: str) -> list[dict[str, Any]]:
@@ -244,50 +250,96 @@ def reference_cases(name: str) -> list[dict[str, Any]]:
     return read_lines(shipped("grammars") / name / "reference.jsonl")
 
 
-def _check(question: Question) -> None:
-    """Nothing; raises QuestionError if its schema, placeholders and examples do not fit together."""
-    if isinstance(question.form, JsonForm):
-        schema: Any = question.form.schema
-        properties = schema.get("properties") if isinstance(schema, dict) else None
-        required = schema.get("required") if isinstance(schema, dict) else None
-        if (
-            not isinstance(properties, dict)
-            or not properties
-            or not all(isinstance(p, dict) for p in properties.values())
-        ):
-            raise QuestionError(f"The schema of {question.name} has no fields.", "Give its properties, each an object.")
-        if not isinstance(required, list) or sorted(map(str, required)) != sorted(properties):
-            raise QuestionError(f"The schema of {question.name} leaves fields out.", "Name and require them all.")
+def _json(text: str, path: Path, line: int = 1) -> Any:
+    """What the JSON says that begins on that line of a file."""
     try:
-        question.grammar()
-        list(question.form.levels)
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"{path}, line {line + error.lineno - 1}, column {error.colno}"
+        raise QuestionError(f"{place}: {error.msg}.", "Correct the JSON there.") from None
+    except RecursionError:
+        raise QuestionError(f"{path}, line {line}: too many brackets within brackets.", "Correct the JSON.") from None
+
+
+def _order(form: Form) -> Order:
+    return "score-first" if form.fields[0] == SCORE else "reason-first"
+
+
+def _form(home: Path, order: Order | None) -> Form:
+    """The form of the answers. Raises QuestionError, naming the file, if Outlines cannot compile it."""
+    suffix = "" if order in (None, "score-first") else f".{order}"
+    line, schema = home / "answer.regex", home / f"answer{suffix}.schema.json"
+    if line.exists() and schema.exists():
+        raise QuestionError(f"{home} holds both {line.name} and {schema.name}.", "Keep one of them.")
+    if line.exists():
+        form: Form = LineForm(read_text(line, "an expression").strip())
+        if order not in (None, _order(form)):
+            raise QuestionError(f"The question {home.name} is answered {_order(form)}.", "Leave --order out.")
+    else:
+        form = JsonForm(_schema(schema))
+    try:
+        form.grammar()
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise QuestionError(f"The schema of {question.name} is no grammar: {error}.", "Correct it.") from error
-    if not Template("".join(question.parts)).is_valid():
-        raise QuestionError(f"The prompt of {question.name} has a broken placeholder.", "Write $$ for a $.")
-    if not question.placeholders:
-        raise QuestionError(f"The prompt of {question.name} has no placeholder.", "Write, for example, ${input}.")
-    for number, example in enumerate(question.examples, start=1):
+        told = str(error).partition("\n")[0].strip()
+        raise QuestionError(f"{line if line.exists() else schema} is no grammar: {told}.", "Correct it.") from error
+    return form
+
+
+def _schema(path: Path) -> dict[str, Any]:
+    """The schema in a file. Raises QuestionError if it is not that of an object that requires all its properties."""
+    found = _json(read_text(path, _HOLDS["answer.schema.json"]), path)
+    properties = found.get("properties") if isinstance(found, dict) else None
+    required = found.get("required") if isinstance(found, dict) else None
+    if not properties or not isinstance(properties, dict) or not isinstance(required, list):
+        raise QuestionError(f"{path} is no schema of an object.", "Give it `properties`, and require them all.")
+    if set(map(str, required)) != set(properties):
+        raise QuestionError(f"{path} leaves fields out.", "Name and require them all.")
+    if not all(isinstance(each, dict) for each in properties.values()):
+        raise QuestionError(f"{path} has a property that is no schema.", 'Write, for example, {"type": "string"}.')
+    levels = properties.get(SCORE, {}).get("enum", [])
+    if not isinstance(levels, list) or not all(type(level) in (int, float) for level in levels):
+        raise QuestionError(f"{path} permits a score that is no number.", "List numbers, without quotes.")
+    return dict(found)
+
+
+def _examples(path: Path, question: Question) -> tuple[Mapping[str, Any], ...]:
+    """The worked examples. Raises QuestionError if one does not fit placeholders and fields."""
+    examples, permitted = [], re.compile(question.grammar().regex)
+    for place, example in placed_lines(path, _HOLDS["examples.jsonl"]):
         for part, needed in (("fields", question.placeholders), ("answer", question.fields)):
-            held = example.get(part) if isinstance(example, dict) else None
-            missing = set(needed) - set(held if isinstance(held, dict) else ())
-            if missing:
+            held = example.get(part)
+            if missing := set(needed) - set(held if isinstance(held, dict) else ()):
                 named = ", ".join(sorted(missing))
-                raise QuestionError(f"Example {number} of {question.name} has no {named} in its {part}.", "Add it.")
-        if not all(isinstance(text, str) for text in example["fields"].values()):
-            raise QuestionError(
-                f"Example {number} of {question.name} has a field that is no text.", "Put it in quotes."
-            )
+                raise QuestionError(
+                    f"{place}: no {named} in its {part}.", "Add it, or take it out of prompt or schema."
+                )
+        if not all(isinstance(example["fields"][key], str) for key in question.placeholders):
+            raise QuestionError(f"{place}: one of its fields is no text.", "Write each as a text in quotes.")
+        if not permitted.fullmatch(question.written(example["answer"])):
+            raise QuestionError(f"{place}: its answer is none of those permitted.", "Write one as the schema has it.")
+        examples.append(example)
+    return tuple(examples)
 
 
-def _parts(prompt: str, path: Path) -> tuple[str, tuple[str, ...]]:
-    """The shared text, and the others in their order; the last one without the space at its end."""
+def _parts(path: Path) -> tuple[str, tuple[str, ...]]:
+    """The shared text, and the others in their order; the last one without the space at its end.
+
+    Raises QuestionError if there are none, or if their placeholders are not as they should be.
+    """
+    prompt = read_text(path, _HOLDS["prompt.md"])
     found = re.split(r"^<!-- ([a-z ]+) -->\n", prompt, flags=re.MULTILINE)
     marks = found[1::2]
     if marks[:1] != ["shared"] or not marks[1:] or not all(mark.startswith("per ") for mark in marks[1:]):
         raise QuestionError(
             f"{path} has the parts {', '.join(marks) or 'none'}.",
-            "It needs `shared` first, then one or more such as `per sample`.",
+            "It needs <!-- shared --> on a line first, then one or more such as <!-- per sample -->.",
         )
     shared, *parts = found[2::2]
+    if re.search(r"\$\{\w+\}", shared):
+        raise QuestionError(f"{path} has a placeholder in its shared part.", "Write it in a part that comes after.")
+    template = Template("".join(parts))
+    if not template.is_valid():
+        raise QuestionError(f"{path} has a broken placeholder.", "Write $$ for a $, and placeholders as ${input}.")
+    if not template.get_identifiers():
+        raise QuestionError(f"{path} has no placeholder.", "Write, for example, ${input}.")
     return shared.strip(), (*parts[:-1], parts[-1].strip())

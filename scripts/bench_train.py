@@ -5,7 +5,8 @@
 
 DIR holds medquad/medquad.jsonl. Trains SmolLM2-135M twice, with the judge's reward and with the same rewards shuffled
 within each prompt's responses; then grades the base and both on rows about diseases that no training row is about.
-Every step is a `goalcover` command on folders under --work: stopped at any moment, the same line goes on.
+Every step is a `goalcover` command on folders under --work: stopped at any moment, the same line goes on. --work also
+gets `curves.svg`, both trainings step by step, and `scores.svg`.
 """
 
 from __future__ import annotations
@@ -51,6 +52,19 @@ def split(medquad: Path, work: Path) -> tuple[Path, Path]:
     return paths
 
 
+def draw_curves(run: Path, path: Path) -> None:
+    """Nothing; writes an SVG of both trainings over each other."""
+    from goalcover_local.cli.trained import curve_of
+    from goalcover_local.report.training import curve
+    from goalcover_local.store import Run
+    from goalcover_local.trainings import Trainings
+
+    with Run.open(run, write=False) as opened:
+        trainings = Trainings(opened)
+        curves = [curve_of(name, trainings.steps(name)) for name in TRAININGS]
+    path.write_text(curve(curves, title="Rewarded by the judge, and by shuffled rewards"), encoding="utf-8")
+
+
 def _words(text: str) -> set[str]:
     return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 3}
 
@@ -86,6 +100,7 @@ def main(data_dir: Path, work: Path, judge: str, steps: int, n_test: int) -> Non
     common += ["--learning-rate", "2e-4", "--kl", 0.02, "--save-every", 5, "--seed", 0]
     for name, control in TRAININGS.items():
         click.echo(_goalcover("train", train, "--name", name, *control, *common))
+    draw_curves(run, work / "curves.svg")
     answers = work / "responses.jsonl"
     evaluate = ["evaluate", run, test, "--limit", n_test, "--responses", answers, "--figure", work / "scores.svg"]
     click.echo(_goalcover(*evaluate))
@@ -93,6 +108,10 @@ def main(data_dir: Path, work: Path, judge: str, steps: int, n_test: int) -> Non
     rows = [json.loads(line) for line in test.read_text(encoding="utf-8").splitlines()]
     sources = {f"test:{number}": f"{row['question']}\n{row['answer']}" for number, row in enumerate(rows, start=1)}
     responses = [json.loads(line) for line in answers.read_text(encoding="utf-8").splitlines()]
+    for policy in dict.fromkeys(each["policy"] for each in responses):
+        own = [each["dimensions"] for each in responses if each["policy"] == policy]
+        means = (f"{name} {np.mean([each[name] for each in own if each[name] is not None]):.2f}" for name in own[0])
+        click.echo(f"{policy:10} {', '.join(means)}")
     told = apart_from_judge(responses, sources)
     for name in ("in source", "of source"):
         base = told["base"][name]

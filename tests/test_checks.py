@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from goalcover_local.errors import QuestionError
-from goalcover_local.finetune.checks import KINDS, check
+from goalcover_local.finetune.checks import KINDS, check, is_findable
 
 SOURCE = "The central bank raised its key rate by a quarter point in March, and lending slowed within weeks."
 ANYTHING = st.text(max_size=300) | st.text(alphabet="-*•–1.) \n\t'ab%٣用ー\u0301\u200b", max_size=300)
@@ -63,6 +63,21 @@ def test_a_megabyte_takes_seconds(kind: str, text: str) -> None:
 def test_an_unknown_check_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(QuestionError, match="bullets, words, mentions, own-words, no-repetition"):
         value("rhymes", "text")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_kind_needs_only_what_it_takes_and_takes_what_a_check_knows(kind: str) -> None:
+    takes = KINDS[kind].takes
+    assert set(KINDS[kind].needs) <= set(takes) <= {"least", "most", "terms"}
+    assert all(f"`{key}`" in KINDS[kind].expects for key in takes), "what it takes is told"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_kind_does_not_take_changes_nothing(kind: str) -> None:
+    given: dict[str, Any] = {"least": 4, "most": 5, "terms": ("bank", "jobs")}
+    response = "- The bank raised its rate in March, and jobs became fewer soon after it\n- So it goes"
+    taken = {key: value for key, value in given.items() if key in KINDS[kind].takes}
+    assert value(kind, response, **given) == value(kind, response, **taken)
 
 
 # Bullets
@@ -176,6 +191,19 @@ def test_no_limit_is_no_limit() -> None:
 )
 def test_a_term_is_mentioned_as_whole_words(term: str, response: str, found: bool) -> None:
     assert value("mentions", response, terms=(term,)) == found
+
+
+@pytest.mark.parametrize(
+    ("term", "found"),
+    [
+        ("rate", True), ("利率|", True), ("%", True), ("c++", True), ("€", True), ("q&a", True),
+        ("", False), (" ", False), ("|", False), (" | ", False), ("…", False), ("-|.", False), ("\u0301\u200b", False),
+    ],
+)  # fmt: skip
+def test_a_term_that_says_nothing_is_known(term: str, found: bool) -> None:
+    assert is_findable(term) == found
+    if found:
+        assert value("mentions", f"Of this: {term.strip('|')} as it is", terms=(term,)) == 1
 
 
 def test_mentions_are_counted_up_to_the_number_asked() -> None:

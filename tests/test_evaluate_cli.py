@@ -233,6 +233,9 @@ def test_a_whole_evaluation(goalcover: Goalcover, trained: dict[str, Judge]) -> 
     assert [(each["part"], each["policy"]) for each in found["comparisons"]] == [
         (part, name) for part in ("score", "judged", "checked") for name in names[1:]
     ]
+    chances = [each["p"] if each["p"] is not None else np.nan for each in found["comparisons"]]
+    adjusted = [each["p_holm"] if each["p_holm"] is not None else np.nan for each in found["comparisons"]]
+    assert adjusted == pytest.approx(evaluate.holm(chances), abs=1e-5, nan_ok=True), "all parts are one family"
     for told in found["comparisons"][:2]:
         apart = scores[told["policy"]] - scores["base"]
         assert told["against"] == "base" and told["n"] == N
@@ -265,7 +268,7 @@ def test_what_is_on_record_is_digests_and_counts(goalcover: Goalcover, trained: 
 
 
 def test_a_base_alone_in_a_new_run(goalcover: Goalcover, judges: dict[str, Judge]) -> None:
-    options = ("--card", "tiny-policy", "--reward", "./letters", "--judge", "other-judge")
+    options = ("--policy", "tiny-policy", "--reward", "./letters", "--judge", "other-judge")
     said = goalcover(*EVALUATE, *options)
     assert "base" in said.out and "difference" not in said.out and "judge other-judge" in said.out
     assert "gave the rewards" not in said.err
@@ -282,13 +285,14 @@ def test_the_tables(goalcover: Goalcover, trained: dict[str, Judge]) -> None:
     assert sum("original − base" in line for line in lines) == 4, "each part, and the header of the subgoals"
     assert any(line.lstrip().startswith(NONE) for line in lines)
     assert "not what another training could." in said.out
+    assert " tests of this table, all parts together." in said.out
 
 
 def test_the_policies_named_and_what_they_are_compared_with(goalcover: Goalcover, trained: dict[str, Judge]) -> None:
-    found = json.loads(goalcover(*EVALUATE, "--policy", "aligned", "--against", "original", "--json").out)
+    found = json.loads(goalcover(*EVALUATE, "--name", "aligned", "--against", "original", "--json").out)
     assert [each["policy"] for each in found["policies"]] == ["original", "aligned"]
     assert {(each["policy"], each["against"]) for each in found["comparisons"]} == {("aligned", "original")}
-    alone = json.loads(goalcover(*EVALUATE, "--policy", "aligned", "--json").out)
+    alone = json.loads(goalcover(*EVALUATE, "--name", "aligned", "--json").out)
     assert alone["comparisons"] == [] and alone["policies"] == [by_policy(found)["aligned"]]
 
 
@@ -303,18 +307,18 @@ def test_test_rows_that_were_trained_on_are_told(goalcover: Goalcover, trained: 
     with Run.open("run", write=True) as run:
         adapter = run.folder / "policies" / "original" / "adapter"
     train("leaky", adapter, rows=[*digests, "0" * 16])
-    said = goalcover(*EVALUATE, "--policy", "leaky", "--policy", "aligned")
+    said = goalcover(*EVALUATE, "--name", "leaky", "--name", "aligned")
     assert "Warning: 3 of 8 test rows were in the training of leaky" in said.err
     assert "training of aligned" not in said.err
 
 
 def test_rows_are_left_out_by_length_and_drawn(goalcover: Goalcover, trained: dict[str, Judge]) -> None:
-    found = json.loads(goalcover(*EVALUATE, "--limit", 4, "--policy", "base", "--json").out)
+    found = json.loads(goalcover(*EVALUATE, "--limit", 4, "--name", "base", "--json").out)
     assert found["n_samples"] in (3, 4) and found["limit"] == 4
     made = rows()
     made[5]["answer"] = f"{CANARY} " * 60
     write_rows(Path("test.jsonl"), made)
-    said = goalcover(*EVALUATE, "--max-prompt-tokens", 300, "--policy", "base", "--json")
+    said = goalcover(*EVALUATE, "--max-prompt-tokens", 300, "--name", "base", "--json")
     assert "Left out: 1 of 8 rows with longer prompts (test.jsonl:6)." in said.err
     assert json.loads(said.out)["n_samples"] == N - 1
     silent(said.err)
@@ -382,7 +386,7 @@ def test_killed_and_resumed_it_is_as_if_unbroken(
 
 
 def test_it_stops_in_time_and_goes_on(goalcover: Goalcover, trained: dict[str, Judge]) -> None:
-    base = (*EVALUATE, "--policy", "base", "--json")
+    base = (*EVALUATE, "--name", "base", "--json")
     for _ in range(3):
         said = goalcover(*base, "--max-hours", 1e-9, code=130)
         assert said.out == "" and "Stopped by --max-hours. The same command goes on from here." in said.err
@@ -429,7 +433,7 @@ def test_a_judge_that_always_fails_gives_no_number(goalcover: Goalcover, trained
 def test_rows_belong_to_the_subgoals_that_a_judge_says(goalcover: Goalcover, trained: dict[str, Judge]) -> None:
     Path("goal.toml").write_text(GOAL, "utf-8")
     judge = trained["other-judge"]
-    options = ("--goal", "goal.toml", "--alignment-judge", "other-judge", "--policy", "base", "--json")
+    options = ("--goal", "goal.toml", "--alignment-judge", "other-judge", "--name", "base", "--json")
     said = goalcover(*EVALUATE, *options)
     found = json.loads(said.out)
     silent(said.out, said.err)
@@ -448,7 +452,7 @@ def test_a_judgement_of_belonging_that_fails_is_neither_yes_nor_no(
     Path("goal.toml").write_text(GOAL, "utf-8")
     judge = trained["other-judge"]
     judge.fails_on = "station"
-    options = ("--goal", "goal.toml", "--alignment-judge", "other-judge", "--policy", "base", "--json")
+    options = ("--goal", "goal.toml", "--alignment-judge", "other-judge", "--name", "base", "--json")
     said = goalcover(*EVALUATE, *options, code=3)
     found = json.loads(said.out)["belonging"]
     assert found["n_failed"] == 2 and "2 judgements of what rows belong to failed" in said.err
@@ -485,14 +489,17 @@ def test_a_column_of_texts_is_refused_without_telling_them(
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        (("--policy", "nobody"), "holds no training 'nobody'"),
-        (("--policy", "begun"), "The training begun has not ended."),
+        (("--name", "nobody"), "holds no training 'nobody'"),
+        (("--name", "begun"), "The training begun has not ended."),
         (("--against", "begun"), "The training begun has not ended."),
-        (("--card", "no-such-card"), "There is no card named 'no-such-card'."),
+        (("--policy", "no-such-card"), "There is no card named 'no-such-card'."),
         (("--judge", "no-such-card"), "There is no card named 'no-such-card'."),
         (("--reward", "no-such-reward"), "There is no reward 'no-such-reward'."),
         (("--responses", "test.jsonl"), "is the data of this run"),
         (("--figure", "nowhere/means.svg"), "cannot be written"),
+        (("--figure", "means.xyz"), "End it with .svg."),
+        (("--figure", "means"), "End it with .svg."),
+        (("--responses", "responses.txt"), "End it with .jsonl or .ndjson."),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_written(
@@ -522,7 +529,7 @@ def test_an_adapter_that_was_altered_is_not_loaded(goalcover: Goalcover, trained
     raw = bytearray(file.read_bytes())
     raw[-1] ^= 1
     file.write_bytes(raw)
-    said = goalcover.refused(*EVALUATE, "--policy", "original")
+    said = goalcover.refused(*EVALUATE, "--name", "original")
     assert "The files of the policy original are not those that its training wrote." in said
 
 
@@ -531,16 +538,42 @@ def test_a_run_without_trainings_needs_a_card(goalcover: Goalcover, judges: dict
     assert not Path("run").exists(), "nothing is begun by mistake"
     Run.open("run", write=True, create=True).close()
     assert "holds no training" in goalcover.refused(*EVALUATE)
-    said = goalcover(*EVALUATE, "--card", "tiny-policy", code=2)
+    said = goalcover(*EVALUATE, "--policy", "tiny-policy", code=2)
     assert "Missing option '--reward'" in said.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (("--policy", "tiny-policy"), 2),
+        (("--policy", "no-such-card", "--reward", "./letters"), 1),
+        (("--policy", "tiny-policy", "--reward", "./nowhere"), 1),
+        (("--policy", "tiny-policy", "--reward", "./letters", "--judge", "no-such-card"), 1),
+        (("--policy", "tiny-policy", "--reward", "./letters", "--against", "original"), 1),
+    ],
+)
+def test_an_evaluation_that_cannot_be_begins_no_run(
+    goalcover: Goalcover, judges: dict[str, Judge], options: tuple[str, ...], code: int
+) -> None:
+    said = goalcover(*EVALUATE, *options, code=code)
+    assert "Error: " in said.err and not Path("run").exists()
+
+
+def test_a_reward_is_the_same_wherever_its_folder_lay(
+    goalcover: Goalcover, trained: dict[str, Judge], adapters: dict[str, Path]
+) -> None:
+    train("later", adapters["original"], reward_name="./moved")
+    Path("letters").rename("moved")
+    found = json.loads(goalcover(*EVALUATE, "--json").out)
+    assert (found["reward"], found["max_tokens"]) == ("./moved", 10) and "later" in by_policy(found)
 
 
 @pytest.mark.parametrize(
     ("others", "option"),
     [
-        ({"policy": {"card": "other-judge"}}, "--card"),
+        ({"policy": {"card": "other-judge"}}, "--policy"),
         ({"judge": {"card": "other-judge"}}, "--judge"),
-        ({"reward_name": "lay-summary"}, "--reward"),
+        ({"reward_name": "lay-summary", "reward": "0" * 64}, "--reward"),
     ],
 )
 def test_what_trainings_do_not_share_is_to_be_named(
@@ -549,7 +582,7 @@ def test_what_trainings_do_not_share_is_to_be_named(
     train("other", adapters["original"], **others)
     said = goalcover.refused(*EVALUATE)
     assert "The trainings differ in their" in said and f"Name one with {option}." in said
-    assert goalcover(*EVALUATE, "--policy", "base", "--policy", "original").out
+    assert goalcover(*EVALUATE, "--name", "base", "--name", "original").out
 
 
 def test_two_ways_to_belong_are_one_too_many(goalcover: Goalcover, trained: dict[str, Judge]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import tiny
 
-from goalcover_local.errors import ModelError, StoreError
+from goalcover_local.errors import EngineError, ModelError, StoreError
 from goalcover_local.finetune import merge as merging
 from goalcover_local.finetune.merge import merge
 from goalcover_local.model_folder import model_files
@@ -257,6 +257,15 @@ def test_an_adapter_of_another_kind_is_refused(base: Path, copied: Path, output:
     change(copied, peft_type="IA3")
     with pytest.raises(ModelError, match="adapter of the kind IA3"):
         merge(base, copied, output)
+
+
+def test_a_base_that_cannot_be_loaded_is_told(base: Path, adapter: Path, tmp_path: Path, output: Path) -> None:
+    strange = Path(shutil.copytree(base, tmp_path / "strange"))
+    config = json.loads((strange / "config.json").read_text("utf-8")) | {"model_type": "unheard-of"}
+    (strange / "config.json").write_text(json.dumps(config), "utf-8")
+    with pytest.raises(EngineError, match=r"transformers cannot load the model in .*strange") as refused:
+        merge(strange, adapter, output)
+    assert refused.value.mend and not output.exists()
 
 
 def test_a_base_that_brings_code_or_is_quantised_is_refused(

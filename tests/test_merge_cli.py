@@ -183,10 +183,11 @@ def test_an_empty_folder_may_be_written_to(goalcover: Goalcover, trained: Path) 
     ("arguments", "problem"),
     [
         (("run", "nobody"), "holds no training 'nobody'"),
-        (("run", "base"), "holds no training 'base'"),
+        (("run", "base"), "Name a policy that `goalcover train` made"),
         (("run", "../original"), "holds no training '../original'"),
         (("run", "begun"), "The training begun has not ended."),
         (("nowhere", "original"), "There is no run in nowhere."),
+        (("nowhere", "original"), "`goalcover train`"),
     ],
 )
 def test_what_is_no_trained_policy_is_refused(

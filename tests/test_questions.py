@@ -229,8 +229,15 @@ def test_a_copied_folder_is_the_same_question(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["prompt.md", "answer.schema.json", "examples.jsonl"])
 def test_a_missing_part_is_named(folder: Path, name: str) -> None:
     (folder / "alignment" / name).unlink()
-    with pytest.raises(QuestionError, match=re.escape(name)):
+    with pytest.raises(QuestionError, match=re.escape(name)) as caught:
         load_question("alignment", folder=folder)
+    assert "holds" in caught.value.mend and "package" not in caught.value.mend
+
+
+def test_a_folder_that_cannot_be_named_is_told_so(folder: Path) -> None:
+    (folder / "alignment").rename(folder / "My_alignment")
+    with pytest.raises(QuestionError, match="cannot be called 'My_alignment'"):
+        load_question("My_alignment", folder=folder)
 
 
 def test_an_unknown_question_is_named() -> None:
@@ -258,6 +265,7 @@ WHOLE = {"type": "object", "properties": SCORE, "required": ["score"]}
         ("prompt.md", "<!-- shared -->\nA\n<!-- per sample -->\n${input\n<!-- per subgoal -->\nC"),
         ("prompt.md", "<!-- shared -->\nA\n<!-- per sample -->\nFor $5\n<!-- per subgoal -->\nC"),
         ("prompt.md", "<!-- shared -->\nA\n<!-- per sample -->\n${unheard}\n<!-- per subgoal -->\nC"),
+        ("prompt.md", "<!-- shared -->\n${input}\n<!-- per sample -->\n${output}"),
         ("prompt.md", b"\xff\xfe"),
         ("answer.schema.json", "{"),
         ("answer.schema.json", "[]"),
@@ -278,6 +286,13 @@ WHOLE = {"type": "object", "properties": SCORE, "required": ["score"]}
         ("answer.schema.json", '{"properties": {}}'),
         ("answer.schema.json", json.dumps({"type": "object", "properties": SCORE})),
         ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": {"type": "banana"}}})),
+        ("answer.schema.json", json.dumps({**WHOLE, "required": 5})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": ["score"]})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": [0.0]}})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": {"enum": [0.0, None, "1"]}}})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": {"enum": 0.0}}})),
+        ("answer.regex", "(?P<score>[0-5])"),
+        ("examples.jsonl", "[" * 100_000),
         ("examples.jsonl", "no JSON"),
         ("examples.jsonl", "[]"),
         ("examples.jsonl", "{}"),
@@ -290,6 +305,37 @@ def test_a_malformed_part_is_an_error_with_a_mend(folder: Path, name: str, conte
     with pytest.raises(QuestionError) as caught:
         load_question("alignment", folder=folder)
     assert "alignment" in caught.value.problem and caught.value.mend
+
+
+SHOWN: dict[str, Any] = {"fields": dict.fromkeys(TEXTS, "secret"), "answer": {"score": 1.0, "explanation": "so"}}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        (b'{"fields": "secret', "column 12"),
+        (b"[]", "not a JSON object"),
+        (b"\xe9", "not UTF-8"),
+        (json.dumps({**SHOWN, "answer": {"score": 1.0}}).encode(), "no explanation"),
+        (json.dumps({**SHOWN, "answer": {"score": 1.5, "explanation": "so"}}).encode(), "none of those permitted"),
+        (json.dumps({**SHOWN, "answer": {"score": "1.0", "explanation": "so"}}).encode(), "none of those permitted"),
+        (json.dumps({**SHOWN, "fields": list(TEXTS)}).encode(), "in its fields"),
+        (json.dumps({**SHOWN, "fields": {**SHOWN["fields"], "input": 3}}).encode(), "no text"),
+    ],
+)
+def test_an_example_amiss_is_told_with_its_line_and_without_its_text(folder: Path, line: bytes, told: str) -> None:
+    file = folder / "alignment" / "examples.jsonl"
+    file.write_bytes(json.dumps(SHOWN).encode() + b"\n\n" + line + b"\n")
+    with pytest.raises(QuestionError, match=told) as caught:
+        load_question("alignment", folder=folder)
+    assert f"{file}, line 3" in caught.value.problem and "secret" not in str(caught.value) and caught.value.mend
+
+
+@pytest.mark.parametrize("change", [lambda held: b"\xef\xbb\xbf" + held, lambda held: held.replace(b"\n", b"\r\n")])
+def test_what_other_editors_write_is_the_same_question(folder: Path, change: Callable[[bytes], bytes]) -> None:
+    for file in (folder / "alignment").iterdir():
+        file.write_bytes(change(file.read_bytes()))
+    assert load_question("alignment", folder=folder).digest == load_question("alignment").digest
 
 
 def test_lines_end_at_line_ends_only(folder: Path) -> None:

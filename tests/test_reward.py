@@ -37,7 +37,7 @@ def of(rubric: Rubric, weights: list[float], check_weights: list[float]) -> Rubr
     return replace(
         rubric,
         dimensions=tuple(Dimension(f"d{n}", weight, "Well?") for n, weight in enumerate(weights)),
-        checks=tuple(Check(f"c{n}", "words", weight) for n, weight in enumerate(check_weights)),
+        checks=tuple(Check(f"c{n}", "words", weight, 1) for n, weight in enumerate(check_weights)),
     )
 
 
@@ -341,6 +341,30 @@ def test_agreement_is_that_of_the_worst_dimension(tmp_path: Path) -> None:
 
     found = Grader(Half(rubric.folder, lambda score: score), rubric)
     assert found.agreements == pytest.approx({"letters": 1.0, "signs": -1.0}) and found.agreement == pytest.approx(-1)
+
+
+def test_a_case_that_names_its_dimension_counts_in_all_that_ask_the_same(tmp_path: Path) -> None:
+    asks = "Letters: is it written in letters?"
+    twice = f'\n[[dimensions]]\nname = "shown"\nweight = 1\ncontrast = true\nasks = "{asks}"\n'
+    reference = [
+        {"fields": {"input": "x", "response": response, "dimension": dimension}, "answer": {"score": score}}
+        for response, dimension, score in (("abc", "letters", 5), ("ab1", asks, 4), ("123", "shown", 1))
+    ]
+    folder = trained.write_reward(tmp_path / "own", trained.REWARD + twice, reference=reference)
+    (folder / "others.jsonl").write_text('{"input": "a"}\n{"input": "b"}\n', "utf-8")
+    rubric = load_rubric(str(folder))
+    assert [case.score for case in rubric.cases] == [5, 4, 1] and {case.asks for case in rubric.cases} == {asks}
+    found = Grader(trained.RuleEngine(), rubric).agreements
+    assert found["letters"] == pytest.approx(1) and np.isnan(found["signs"]), "which nobody graded"
+
+
+def test_cases_are_those_that_the_reward_was_loaded_with(tmp_path: Path) -> None:
+    fields = {"input": "x", "response": "abc", "dimension": "letters"}
+    reference = [{"fields": fields, "answer": {"score": 5}}]
+    rubric = load_rubric(str(trained.write_reward(tmp_path / "own", reference=reference)))
+    (rubric.folder / "reference.jsonl").write_text("no JSON", "utf-8")
+    engine = trained.RuleEngine()
+    assert np.isnan(Grader(engine, rubric).agreement) and trained.response_in(engine.history[0]) == "abc"
 
 
 def test_without_cases_there_is_no_agreement(rubric: Rubric) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from hypothesis import strategies as st
 from goalcover_local.errors import QuestionError
 from goalcover_local.finetune.checks import KINDS
 from goalcover_local.finetune.reward import Grader, Response
-from goalcover_local.finetune.rubric import FILE, LEVELS, Rubric, load_rubric, rewards
+from goalcover_local.finetune.rubric import FILE, LEVELS, Case, Rubric, load_rubric, rewards
+from goalcover_local.questions import reference_cases
 from goalcover_local.resources import shipped
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -30,7 +32,20 @@ ADDED = """
 name = "words"
 kind = "words"
 weight = 1
+most = 9
 """
+
+
+CASE: dict[str, Any] = {
+    "fields": {"input": "secret", "output": "y", "response": "z", "dimension": "letters"},
+    "answer": {"score": 4},
+}
+
+
+def case(score: Any = 4, without: str = "", **fields: Any) -> str:
+    """A reference case as a line, with these fields, and without that one."""
+    held = {key: text for key, text in {**CASE["fields"], **fields}.items() if key != without}
+    return json.dumps({"fields": held, "answer": {"score": score}})
 
 
 def asked_of(rubric: Rubric) -> list[str]:
@@ -210,6 +225,7 @@ def test_a_missing_file_is_named(folder: Path, file: str) -> None:
     assert refused.value.mend
 
 
+LENGTH = 'kind = "words"\nweight = 1\nleast = 1\nmost = 4'
 MALFORMED: dict[str, tuple[tuple[str, str], str]] = {
     "no title": (('title = "Letters"', ""), "title"),
     "unknown key": (('title = "Letters"', 'title = "Letters"\ncolour = "red"'), "colour"),
@@ -233,6 +249,21 @@ MALFORMED: dict[str, tuple[tuple[str, str], str]] = {
     "most below least": (("least = 1", "least = 5"), "most"),
     "least below zero": (("least = 1", "least = -1"), "least"),
     "no TOML": (("[task]", "[task"), "TOML"),
+    "name of nothing": (('name = "signs"', 'name = " "'), "name"),
+    "name on two lines": (('name = "signs"', 'name = "si\\ngns"'), "one line"),
+    "asks nothing": (('asks = "Signs: is it written without signs?"', 'asks = " "'), "asks"),
+    "asks with a placeholder": (("without signs?", "without ${input}?"), "asks"),
+    "asks the same": (("Signs: is it written without signs?", "Letters: is it written in letters?"), "ask the same"),
+    "words without limits": (("least = 1\nmost = 4", ""), "'length' of kind words needs least or most"),
+    "words with limits of none": (("least = 1\nmost = 4", "least = 0\nmost = 0"), "needs least or most"),
+    "words with terms": (("most = 4", 'most = 4\nterms = ["a"]'), "of kind words takes least and most, not terms"),
+    "bullets without limits": ((LENGTH, 'kind = "bullets"\nweight = 1'), "needs least or most"),
+    "own words with limits": (('kind = "words"', 'kind = "own-words"'), "of kind own-words takes none of least, most"),
+    "mentions without terms": ((LENGTH, 'kind = "mentions"\nweight = 1'), "needs terms"),
+    "mentions of no terms": ((LENGTH, 'kind = "mentions"\nweight = 1\nterms = []'), "needs terms"),
+    "mentions with most": ((LENGTH, 'kind = "mentions"\nweight = 1\nmost = 1\nterms = ["a"]'), "terms, not most"),
+    "empty term": ((LENGTH, 'kind = "mentions"\nweight = 1\nterms = ["a", "|"]'), "a term without a word"),
+    "more terms than it has": ((LENGTH, 'kind = "mentions"\nweight = 1\nleast = 2\nterms = ["a"]'), "at most 1"),
 }
 
 
@@ -244,6 +275,49 @@ def test_a_malformed_reward_is_refused_with_file_and_mend(folder: Path, case: st
         load_rubric(str(folder))
     assert str(folder / FILE) in refused.value.problem and refused.value.problem.endswith(".")
     assert refused.value.mend.endswith(".")
+
+
+def test_a_folder_without_a_reward_is_told_what_it_lacks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (folder / FILE).unlink()
+    monkeypatch.chdir(folder.parent)
+    for name in (str(folder), "own"):
+        with pytest.raises(QuestionError, match=re.escape(f"no {FILE} in {name!r}")) as refused:
+            load_rubric(name)
+        assert "[[dimensions]]" in refused.value.mend
+
+
+def test_a_folder_that_cannot_be_named_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(QuestionError, match="cannot be called 'My reward'") as refused:
+        load_rubric(str(trained.write_reward(tmp_path / "My reward")))
+    assert "hyphens" in refused.value.mend
+
+
+@pytest.mark.parametrize("change", [lambda held: b"\xef\xbb\xbf" + held, lambda held: held.replace(b"\n", b"\r\n")])
+def test_what_other_editors_write_is_the_same_reward(folder: Path, change: Callable[[bytes], bytes]) -> None:
+    trained.write_reward(folder, reference=[CASE])
+    before = load_rubric(str(contrasted(folder)))
+    for file in folder.iterdir():
+        file.write_bytes(change(file.read_bytes()))
+    after = load_rubric(str(folder))
+    assert (after.digest, after.cases, after.others) == (before.digest, before.cases, before.others)
+
+
+@pytest.mark.parametrize("file", [FILE, "prompt.md", "examples.jsonl", "reference.jsonl", "others.jsonl"])
+def test_what_is_not_utf8_is_told_with_its_line(folder: Path, file: str) -> None:
+    held = (contrasted(folder) / file).read_bytes()
+    (folder / file).write_bytes(held + "\n# é".encode("latin-1"))
+    with pytest.raises(QuestionError) as refused:
+        load_rubric(str(folder))
+    line = held.count(b"\n") + 2
+    assert refused.value.problem.startswith(f"{folder / file}, line {line}: ") and "UTF-8" in refused.value.mend
+
+
+def test_a_grade_is_asked_for_first(folder: Path) -> None:
+    properties = {"explanation": {"type": "string"}, "score": {"enum": [1, 2, 3, 4, 5]}}
+    schema = {**trained.SCORED, "properties": properties, "required": list(properties)}
+    with pytest.raises(QuestionError, match="begin with a grade") as refused:
+        load_rubric(str(trained.write_reward(folder, schema=schema)))
+    assert str(folder) in refused.value.problem and refused.value.mend
 
 
 def test_a_reward_that_judges_nothing_is_refused(folder: Path) -> None:
@@ -305,7 +379,7 @@ def test_a_sources_output_may_be_left_out(folder: Path) -> None:
         (FILE, ('name = "length"', 'name = "size"')),
         (FILE, ("least = 1", "least = 2")),
         (FILE, ("most = 4", "most = 5")),
-        (FILE, ("most = 4", 'most = 4\nterms = ["rate"]')),
+        (FILE, (LENGTH, 'kind = "mentions"\nweight = 1\nterms = ["rate"]')),
         (FILE, ("[[checks]]", f"{ADDED}\n[[checks]]")),
         ("prompt.md", ("from 1 to 5", "from 1 up to 5")),
         ("answer.schema.json", ('"score"]', '"score"], "title": "graded"')),
@@ -339,6 +413,82 @@ def test_a_reward_counts_a_dimension(folder: Path) -> None:
         load_rubric(str(folder))
 
 
+# Cases
+
+
+def test_our_cases_are_part_of_a_reward_and_not_of_its_digest(folder: Path) -> None:
+    before = load_rubric(str(folder))
+    lines = [case(), "", case(1, "output", dimension=" Signs: is it written without signs? "), case(5.0)]
+    (folder / "reference.jsonl").write_text("\n".join(lines), "utf-8")
+    after = load_rubric(str(folder))
+    letters, signs = asked_of(after)
+    assert after.cases == (
+        Case("secret", "y", "z", letters, 4),
+        Case("secret", "", "z", signs, 1),
+        Case("secret", "y", "z", letters, 5),
+    )
+    assert before.cases == () and before.digest == after.digest
+    (folder / "reference.jsonl").unlink()
+    assert load_rubric(str(folder)).cases == ()
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_case_that_ships_is_of_a_dimension_and_loaded(name: str) -> None:
+    rubric = load_rubric(name)
+    assert len(rubric.cases) == len(reference_cases(name)) >= 10
+    assert {each.asks for each in rubric.cases} == {each.asks for each in rubric.dimensions if each.weight}
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"fields": {"input": "secret', "column"),
+        ("[1]", "not a JSON object"),
+        ("[" * 100_000, "brackets"),
+        ('{"input": "secret", "score": 3}', "no `fields`"),
+        ('{"fields": {"input": "secret"}}', "no `answer`"),
+        (case(without="dimension"), "no dimension"),
+        (case(without="response"), "no response"),
+        (case(without="input"), "no input"),
+        (case(secret="x"), "keys other than"),
+        (case(input=3), "not all texts"),
+        (case(output=None), "not all texts"),
+        (case(dimension="secret"), "none of letters, signs"),
+        (case(dimension="length"), "none of letters, signs"),
+        (case(dimension=""), "none of letters, signs"),
+        *((case(score), "no grade") for score in (0, 6, 2.5, -1, True, None, "5", [5], float("nan"))),
+        ('{"fields": ' + json.dumps(CASE["fields"]) + ', "answer": {}}', "no grade"),
+    ],
+)
+def test_a_case_amiss_is_told_with_its_line_and_without_its_text(folder: Path, line: str, told: str) -> None:
+    (folder / "reference.jsonl").write_text(f"{case()}\n\n{line}\n", "utf-8")
+    with pytest.raises(QuestionError, match=told) as refused:
+        load_rubric(str(folder))
+    assert refused.value.problem.startswith(f"{folder / 'reference.jsonl'}, line 3")
+    assert refused.value.mend and "secret" not in str(refused.value)
+
+
+# The guide
+
+
+def test_the_guides_reward_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "guide.md").read_text("utf-8")
+    recipe = page.partition("\n## Write a reward of your own\n")[2].partition("\n## ")[0]
+    files = dict(re.findall(r"^`([\w.]+)`:[^\n]*\n```\w+\n(.*?)^```", recipe, re.MULTILINE | re.DOTALL))
+    assert set(files) == {FILE, "prompt.md", "answer.schema.json", "examples.jsonl", "reference.jsonl"}
+    folder = tmp_path / "headlines"
+    folder.mkdir()
+    for name, text in files.items():
+        (folder / name).write_text(text, "utf-8")
+    rubric = load_rubric(str(folder))
+    total = sum(each.weight for each in rubric.dimensions) + sum(each.weight for each in rubric.checks)
+    assert total == pytest.approx(1) and rubric.judged_share == pytest.approx(0.8)
+    assert len(rubric.question.examples) == 2 and [each.score for each in rubric.cases] == [5, 3, 1]
+    (found,) = Grader(trained.RuleEngine(), rubric).grade([Response("The bus is late.", "", "late buses")])
+    assert found.score is not None and found.checks["length"] == 0.5
+    assert all(f"`{kind}`" in recipe for kind in KINDS if KINDS[kind].takes)
+
+
 # Contrast
 
 
@@ -357,10 +507,35 @@ def test_a_contrast_needs_other_sources(folder: Path) -> None:
     with pytest.raises(QuestionError, match=r"others\.jsonl") as refused:
         load_rubric(str(folder))
     assert refused.value.mend
-    for lines in ('{"output": "a moon"}\n', '{"input": "the moon"}\n' * 2, "[]\n", "no JSON"):
-        (folder / "others.jsonl").write_text(lines, "utf-8")
-        with pytest.raises(QuestionError, match=r"others\.jsonl"):
-            load_rubric(str(folder))
+    assert '"input"' in refused.value.mend
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"output": "a secret"}', "line 2: no input"),
+        ('{"input": "a secret", "outputs": "x"}', "line 2: keys other"),
+        ('{"input": "a secret", "output": null}', "line 2: .* not all texts"),
+        ('{"input": 3}', "line 2: .* not all texts"),
+        ('{"input": " "}', "line 2: a source without a word"),
+        ("[]", "line 2: not a JSON object"),
+        ('{"input": "a secret"', "line 2, column"),
+        ('{"input": "the moon", "output": "a moon"}', "fewer than two"),
+        ("", "fewer than two"),
+    ],
+)
+def test_another_source_amiss_is_told_with_its_line_and_without_its_text(folder: Path, line: str, told: str) -> None:
+    (contrasted(folder) / "others.jsonl").write_text(f"{json.dumps(OTHERS[0])}\n{line}", "utf-8")
+    with pytest.raises(QuestionError, match=rf"others\.jsonl.*{told}") as refused:
+        load_rubric(str(folder))
+    assert refused.value.mend and "secret" not in str(refused.value)
+
+
+def test_other_sources_differ_in_what_a_judge_reads(folder: Path) -> None:
+    edited(folder, ("${output}\n", ""), file="prompt.md")
+    others = [OTHERS[0], {**OTHERS[0], "output": "no moon"}]
+    with pytest.raises(QuestionError, match="fewer than two"):
+        load_rubric(str(contrasted(folder, others)))
 
 
 def test_contrast_and_other_sources_are_part_of_a_reward(folder: Path) -> None:

@@ -458,6 +458,20 @@ def test_other_settings_under_the_same_name_are_refused(
     assert begun == [] and events(copied) == before
 
 
+def test_a_reward_that_lies_elsewhere_now_is_the_same_reward(
+    goalcover: Goalcover, copied: Path, unbroken: Finished, begun: list[Begun]
+) -> None:
+    shutil.copytree("letters", "elsewhere/notes")
+    said = goalcover(*TRAIN, "--reward", "elsewhere/notes", "--json")
+    assert json.loads(said.out)["files"] == json.loads(unbroken.out)["files"] and begun == []
+    with Run.open(copied, write=False) as run:
+        assert Path(Trainings(run).settings(NAME)["reward_name"]).name == "letters", "it keeps the name it had"
+    altered = Path("elsewhere/notes/reward.toml")
+    altered.write_text(altered.read_text("utf-8").replace("weight = 3", "weight = 2"), "utf-8")
+    said = goalcover.refused(*TRAIN, "--reward", "elsewhere/notes")
+    assert "was begun with other settings: " in said and "reward" in said
+
+
 def test_other_data_under_the_same_name_are_refused(goalcover: Goalcover, copied: Path, begun: list[Begun]) -> None:
     write_rows(Path("train.jsonl"), N_ROWS + 1)
     said = goalcover.refused(*TRAIN)
@@ -749,7 +763,28 @@ def test_a_dry_run_says_what_is_needed_where_the_weights_are_not_here(goalcover:
     silent(said.err)
     assert f"{N_ROWS} rows, {STEPS} steps of 8 responses." in said.err and "Memory: " in said.err
     assert "Not timed: not-here is not ready on this machine." in said.err
-    assert not Path("run").exists()
+    assert "reckoned from their bytes: the policy's tokenizer is not here." in said.err
+    assert said.out.endswith("GB of memory; not timed.\n") and not Path("run").exists()
+
+
+def test_a_dry_run_is_json_whether_or_not_the_weights_are_here(goalcover: Goalcover, desk: Path) -> None:
+    dry = (*TRAIN, "--dry-run", "--json")
+    absent = json.loads(goalcover(*dry, "--policy", "not-here").out)
+    rows = [json.loads(line) for line in Path("train.jsonl").read_text("utf-8").splitlines()]
+    n_bytes = max(len(f"Say {row['question']} as {row['answer']}.".encode()) for row in rows)
+    assert absent["prompt_tokens"] == {"longest": -(-n_bytes // 3), "counted": False}
+    told = {"n_rows": N_ROWS, "n_steps": STEPS, "responses_per_step": 8, "seconds_per_step": None, "seconds": None}
+    assert absent == absent | told | {"missing_weights": ["not-here"]}
+    memory = absent["memory"]
+    assert memory["total"] == sum(memory["parts"].values()) > 0 and memory["unknown"] and memory["device"] == "cpu"
+
+    unjudged = json.loads(goalcover(*dry, "--judge", "not-here").out)
+    assert unjudged["prompt_tokens"]["counted"] and unjudged["seconds_per_step"] is None
+    assert unjudged["missing_weights"] == ["not-here"] and not unjudged["memory"]["unknown"]
+    for name in ("policy", "judge"):
+        capped = json.loads(goalcover(*dry, f"--{name}", "not-here", "--max-prompt-tokens", 20).out)
+        assert capped["prompt_tokens"]["longest"] == 20
+        assert capped["memory"]["total"] <= (absent if name == "policy" else unjudged)["memory"]["total"]
 
 
 def test_a_dry_run_times_two_steps_and_stores_nothing(
@@ -760,6 +795,8 @@ def test_a_dry_run_times_two_steps_and_stores_nothing(
     silent(said.out, said.err)
     told = json.loads(said.out)
     assert (told["n_rows"], told["n_steps"]) == (N_ROWS, STEPS) and told["seconds_per_step"] > 0
+    assert told["seconds"] == pytest.approx(told["seconds_per_step"] * STEPS) and told["missing_weights"] == []
+    assert told["prompt_tokens"]["counted"] and told["memory"]["parts"]["policy weights"] > 0
     assert digests(tmp_path) == before
 
 
@@ -812,11 +849,26 @@ def together(*arguments: object) -> list[str]:
     return [*start, *map(str, arguments)]
 
 
+def test_torchrun_takes_the_command_as_the_guide_shows_it() -> None:
+    """Without the dashes it takes `--run` for one of its own options, and refuses it."""
+    from torch.distributed.run import parse_args
+
+    guide = (Path(__file__).parents[1] / "docs" / "guide.md").read_text("utf-8").replace("\\\n", " ")
+    [line] = [line for line in guide.splitlines() if line.startswith("torchrun ")]
+    words = line.split()[1:]
+    parsed = parse_args(words)
+    assert parsed.training_script == "goalcover_local.cli.main" and parsed.module
+    assert parsed.training_script_args == words[words.index("--") + 1 :]
+    with pytest.raises(SystemExit):
+        parse_args([word for word in words if word != "--"])
+
+
 def test_two_processes_train_together_and_go_on_after_a_kill(
     desk: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     train = (*TRAIN, "--at-once", 4, "--json")
     whole = executed(desk, home, together(*train))
+    assert whole.err.count("Loading tiny-policy.") == whole.err.count("Memory: together") == 1, "one of them speaks"
     told = json.loads(whole.out)
     assert told["n_steps"] == STEPS and told["n_failed"] == 0, "one of them tells"
     assert [kind for kind, _ in events(whole.run)] == [BEGUN, TRAINED], "and one of them writes"
@@ -831,3 +883,15 @@ def test_two_processes_train_together_and_go_on_after_a_kill(
     assert f"Going on from step 4 of {STEPS}." in resumed.err
     equal(resumed.run, whole.run)
     assert json.loads(resumed.out)["files"] == told["files"]
+
+    failed = subprocess.run(
+        together(*train, "--seed", 5),
+        cwd=desk,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+    )
+    assert failed.returncode == 1 and failed.stdout == ""
+    errors = [line for line in failed.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 1 and "was begun with other settings: settings.seed" in errors[0], failed.stderr

@@ -12,9 +12,10 @@ import click
 
 from .assessing import data_options, stop_options, value_for
 from .evaluating import Chosen, choose, graded, respond, stop
-from .judging import Models, engine_options
+from .headings import Headed, under
+from .judging import Models
 from .table import as_text
-from .training import device_option, grader_of, limited, reward_option, samples_of
+from .training import device_option, grader_of, judge_engine_options, limit_options, reward_option, samples_of
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -27,38 +28,78 @@ if TYPE_CHECKING:
 ENDED = "evaluation ended"
 
 
-@click.command("evaluate", short_help="Grade what policies write about a fixed test set, overall and by subgoal.")
+_POLICIES = (
+    click.option(
+        "--name",
+        "names",
+        multiple=True,
+        metavar="NAME",
+        help="A trained policy, or base. May be repeated; base and all that have ended if not given.",
+    ),
+    click.option(
+        "--policy", "policy_card", metavar="CARD", help="The base model; the one that was trained if not given."
+    ),
+    click.option("--against", metavar="NAME", help="The policy that others are compared with; base if it is graded."),
+    device_option,
+    click.option(
+        "--temperature",
+        type=click.FloatRange(0, 2),
+        default=0.0,
+        show_default=True,
+        help="At which responses are written.",
+    ),
+)
+_JUDGE = (
+    reward_option(),
+    click.option("--judge", "card_name", metavar="CARD", help="The judge; the one that gave the rewards if not given."),
+    judge_engine_options,
+)
+_SUBGOALS = (
+    click.option(
+        "--goal", type=click.Path(path_type=Path), help="A goal whose subgoals the rows belong to, as judged."
+    ),
+    click.option(
+        "--alignment-judge", metavar="CARD", help="With --goal: the judge that says which; --judge if not given."
+    ),
+    click.option("--subgoal-column", metavar="COLUMN", help="The column that names the subgoals a row belongs to."),
+)
+_RESULTS = (
+    stop_options,
+    click.option(
+        "--responses",
+        "responses_file",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Where to write every response with its grades as JSON Lines: private text, for you alone (mode 0600).",
+    ),
+    click.option(
+        "--figure",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="Where to draw the means and intervals, as SVG.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
+)
+_SEED = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes rows, sampling, intervals."
+)
+_SUFFIXES = {
+    "responses_file": ("jsonl", "JSON Lines", (".jsonl", ".ndjson")),
+    "figure": ("svg", "SVG", (".svg",)),
+}
+"""By option: what kind of file it names, in which format it is written, and how its name may end."""
+
+
+@click.command(
+    "evaluate", cls=Headed, short_help="Grade what policies write about a fixed test set, overall and by subgoal."
+)
 @click.argument("run_folder", metavar="RUN", type=click.Path(path_type=Path))
 @click.argument("data", type=click.Path(path_type=Path, exists=True))
-@click.option(
-    "--policy",
-    "names",
-    multiple=True,
-    metavar="NAME",
-    help="A policy to grade: base, or a training's name. May be repeated; base and all that have ended if not given.",
-)
-@reward_option()
-@click.option("--card", "policy_card", help="The card of the base policy; the one that was trained if not given.")
-@click.option("--judge", "card_name", help="The card of the judge; the one that gave the rewards if not given.")
-@click.option("--against", metavar="NAME", help="The policy that others are compared with; base if it is graded.")
-@click.option("--goal", type=click.Path(path_type=Path), help="A goal whose subgoals the rows belong to, as judged.")
-@click.option("--alignment-judge", help="With --goal: the card that says which; the judge's if not given.")
-@click.option("--subgoal-column", metavar="COLUMN", help="The column that names the subgoals a row belongs to.")
-@click.option("--temperature", type=click.FloatRange(0, 2), default=0.0, show_default=True, help="Of the responses.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Fixes rows, sampling, intervals.")
-@limited
-@data_options
-@engine_options
-@device_option
-@stop_options
-@click.option(
-    "--responses",
-    "responses_file",
-    type=click.Path(path_type=Path),
-    help="Where to write every response with its grades as JSON Lines: private text, for you alone (mode 0600).",
-)
-@click.option("--figure", type=click.Path(path_type=Path), help="Where to draw the means and intervals, as SVG.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@under("Data", data_options, *limit_options, _SEED)
+@under("Policies", *_POLICIES)
+@under("Reward and judge", *_JUDGE)
+@under("Subgoals", *_SUBGOALS)
+@under("Results", *_RESULTS)
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Have the policies of RUN write about the rows of DATA, which none was trained on, and grade what they write.
@@ -69,16 +110,16 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     With --json: run, data, reward, judge, max_tokens, temperature, seed, n_samples, n_failed; policies, each with its
     score, judged and checked (value, low, high, n), dimensions and checks, words, cut_off, length_correlation;
-    comparisons by part, with difference, p, p_holm, wins and ties; belonging; subgoals with every policy's score.
+    comparisons by part, with difference, p, p_holm (adjusted for all of them together), wins and ties; belonging;
+    subgoals with every policy's score.
 
     \b
     Example:
       goalcover evaluate runs/lay test.jsonl --subgoal-column qtype --judge prometheus-7b-v2.0
-      goalcover evaluate runs/new test.jsonl --card smollm2-135m-instruct --reward lay-summary
+      goalcover evaluate runs/new test.jsonl --policy smollm2-135m-instruct --reward lay-summary
     """
     from ..finetune.rubric import load_rubric
     from ..store import Run
-    from ..terms import UNTUNED
     from ..trainings import Trainings
     from .belonging import by_column, by_judge, of_column, tell_belonging
 
@@ -87,12 +128,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     rows, data = samples_of(options)
     named = by_column(rows, options["subgoal_column"]) if options["subgoal_column"] else None
     ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
-    new = bool(options["policy_card"]) and set(options["names"]) <= {UNTUNED}
-    with Run.open(options["run_folder"], write=True, create=new) as run, Models(options) as models:
+    chosen = _chosen(options)
+    aligner, rubric = _aligner(chosen, options), load_rubric(chosen.reward)
+    with Run.open(options["run_folder"], write=True, create=True) as run, Models(options) as models:
         trainings, memory = Trainings(run), run.memory()
-        chosen = choose(trainings, options)
-        aligner = _aligner(chosen, options)
-        samples, written = respond(trainings, chosen, load_rubric(chosen.reward), rows, memory, options, ends)
+        samples, written = respond(trainings, chosen, rubric, rows, memory, options, ends)
         grader = grader_of(chosen.judge, chosen.reward, models)
         answered = graded(grader, samples, written, memory, ends, retry_failed=options["retry_failed"])
         belonging = None if named is None else of_column(named, samples, options["subgoal_column"])
@@ -111,6 +151,24 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     _show(found, options)
     if found["n_failed"] or (belonging and belonging.n_failed):
         ctx.exit(3)
+
+
+def _chosen(options: Mapping[str, Any]) -> Chosen:
+    """What is evaluated, and how: of the run if there is one, else of a base alone; nothing is written yet.
+
+    Raises as `choose` does, and StoreError if there is no run that has the policies named.
+    """
+    from ..folder import DATABASE
+    from ..store import Run
+    from ..terms import UNTUNED
+    from ..trainings import Trainings
+
+    folder: Path = options["run_folder"]
+    base_alone = options["policy_card"] and {*options["names"], options["against"] or UNTUNED} <= {UNTUNED}
+    if base_alone and not (folder / DATABASE).exists():
+        return choose(None, options)
+    with Run.open(folder, write=False) as run:
+        return choose(Trainings(run), options)
 
 
 def _aligner(chosen: Chosen, options: Mapping[str, Any]) -> Card | None:
@@ -141,12 +199,17 @@ def _goal(options: Mapping[str, Any]) -> Goal | None:
 
 
 def _check_outputs(options: Mapping[str, Any]) -> None:
-    """Nothing; raises DataError now rather than at the end if a file cannot be written."""
+    """Nothing; raises DataError now rather than at the end if a file is not named as what it will be, or cannot be."""
+    from ..errors import DataError
     from ..outputs import check
 
-    for name, kind in (("responses_file", "jsonl"), ("figure", "svg")):
-        if options[name]:
-            check(options[name], kind, [options["data"]])
+    for name, (kind, written, suffixes) in _SUFFIXES.items():
+        file: Path | None = options[name]
+        if file is None:
+            continue
+        if file.suffix.lower() not in suffixes:
+            raise DataError(f"{file} would be {written}, and is not named so.", f"End it with {' or '.join(suffixes)}.")
+        check(file, kind, [options["data"]])
 
 
 def _record(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,8 +45,8 @@ class Chosen:
         return list(self.cards)
 
 
-def choose(trainings: Trainings, options: Mapping[str, Any]) -> Chosen:
-    """What the options say, and where they do not, what the run's trainings were begun with.
+def choose(trainings: Trainings | None, options: Mapping[str, Any]) -> Chosen:
+    """What the options say, and where they do not, what the run's trainings were begun with; None if there is no run.
 
     Weights are verified. Raises StoreError for a training that is unknown or has not ended, and where trainings differ
     in what was to be taken from them; ModelError for a card that is unknown, or weights that are not what they were.
@@ -56,55 +56,71 @@ def choose(trainings: Trainings, options: Mapping[str, Any]) -> Chosen:
     from ..terms import UNTUNED
     from ..weights import verify
 
-    held = {name: trainings.settings(name) for name in trainings.names()}
-    names = list(dict.fromkeys(options["names"])) or [UNTUNED, *(n for n in held if trainings.result(n) is not None)]
+    held = {name: trainings.settings(name) for name in trainings.names()} if trainings else {}
+    ended = [name for name in held if trainings and trainings.result(name) is not None]
+    names = list(dict.fromkeys(options["names"])) or [UNTUNED, *ended]
     for name in (name for name in held if not options["names"] and name not in names):
         click.echo(f"Not graded: {name}, which has not ended. The same `goalcover train` goes on.", err=True)
     against = options["against"] or (UNTUNED if UNTUNED in names else None)
     if against and against not in names:
         names.insert(0, against)
-    own = {name: trainings.settings(name) for name in names if name != UNTUNED}
+    own = {name: trainings.settings(name) for name in names if name != UNTUNED} if trainings else {}
     for name in own:
-        if trainings.result(name) is None:
+        if name not in ended:
             raise StoreError(f"The training {name} has not ended.", "Run the same `goalcover train` again: it goes on.")
     told = list((own or held).values())
     cards = {name: settings["policy"]["card"] for name, settings in own.items()}
     if UNTUNED in names:
-        base = options["policy_card"] or _shared([each["policy"]["card"] for each in told], "base model", "--card")
+        base = options["policy_card"] or _shared([each["policy"]["card"] for each in told], "base model", "--policy")
         if base is None:
             raise StoreError(
-                f"The run {options['run_folder']} holds no training.", "Name the model to evaluate with --card."
+                f"The run {options['run_folder']} holds no training.", "Name the model to evaluate with --policy."
             )
         cards[UNTUNED] = base
-    reward = options["reward"] or _shared([each["reward_name"] for each in told], "reward", "--reward")
+    reward = options["reward"] or _shared_reward(told)
     if reward is None:
         raise click.UsageError("Missing option '--reward': the run holds no training from which to take it.")
     judge = options["card_name"] or _shared([each["judge"]["card"] for each in told], "judge", "--judge")
-    budgets = {each["settings"]["max_tokens"] for each in held.values() if each["reward_name"] == reward}
+    digests = _digests(reward)
+    alike = [each for each in held.values() if each["reward_name"] == reward or each["reward"] in digests]
+    budgets = {each["settings"]["max_tokens"] for each in alike}
     if len(budgets) > 1:
         click.echo(f"The trainings differ in their longest response: all may write {max(budgets)} tokens.", err=True)
     loaded = {name: load_card(cards[name]) for name in names}
     judge_card = load_card(judge or DEFAULT_CARD)
     for card in {card.name: card for card in (*loaded.values(), judge_card)}.values():
         verify(card, reads_all(options))
-    _check_reward(reward, own)
+    _check_reward(digests, own)
     rewarded = [name for name, settings in own.items() if settings["judge"]["card"] == judge_card.name]
     return Chosen(loaded, against, reward, judge_card, max(budgets, default=None), rewarded)
 
 
-def _check_reward(reward: str, own: Mapping[str, Mapping[str, Any]]) -> None:
-    """Nothing; says which policies were trained for another reward, or for this one before it was altered."""
+def _digests(reward: str) -> set[str]:
+    """The digests of a reward: a judge that wants all in one turn is asked the same in another form."""
     from ..finetune.rubric import load_rubric
 
-    digest = load_rubric(reward).digest
+    return {load_rubric(reward, single_turn=single_turn).digest for single_turn in (False, True)}
+
+
+def _check_reward(digests: Collection[str], own: Mapping[str, Mapping[str, Any]]) -> None:
+    """Nothing; says which policies were trained for another reward, or for this one before it was altered."""
     for name, settings in own.items():
-        # A model that wants all in one turn is asked the same in another form.
-        if settings["reward"] not in (digest, load_rubric(reward, single_turn=True).digest):
+        if settings["reward"] not in digests:
             click.echo(
                 f"Warning: {name} was trained for another reward ({settings['judge']['reward']}, or this one as it was "
                 "then): it is asked and graded by what it did not learn.",
                 err=True,
             )
+
+
+def _shared_reward(told: Sequence[Mapping[str, Any]]) -> str | None:
+    """The reward of all trainings, as the last one names it; None if there are none. Raises StoreError if they differ.
+
+    A reward is the same by its name, whatever form its judge was asked in, or by its digest, wherever its folder lay.
+    """
+    if len({each["reward"] for each in told}) == 1:
+        return str(told[-1]["reward_name"])
+    return _shared([each["reward_name"] for each in told], "reward", "--reward")
 
 
 def _shared(values: Sequence[str], what: str, option: str) -> str | None:

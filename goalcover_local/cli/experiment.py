@@ -13,12 +13,12 @@ import click
 from .assessing import data_options, stop_options
 from .dividing import COLUMNS, columns_of, divided
 from .experimenting import conclude
-from .judging import engine_options
+from .headings import Headed, under
 from .mixtures import in_folder, in_run
 from .rehearsing import print_rehearsal, rehearse
 from .stages import FAILED, Stages, flags
 from .table import as_text
-from .training import device_option
+from .training import device_option, judge_engine_options
 
 if TYPE_CHECKING:
     from ..finetune.grpo import Settings
@@ -40,27 +40,54 @@ def command() -> None:
     """
 
 
-@command.command("rft", short_help="Fine-tune on each of the paper's datasets, and compare.")
+_DATA = (
+    data_options,
+    click.option(
+        "--mixed", type=click.Path(path_type=Path, exists=True), help="Datasets made elsewhere, not from DATA."
+    ),
+    click.option("--test", type=click.Path(path_type=Path, exists=True), help="With --mixed: the rows to test on."),
+    click.option(
+        "--rows", multiple=True, type=click.Choice(_ROWS), help="Train on this dataset alone. May be repeated."
+    ),
+)
+_POLICY = (
+    click.option("--policy", metavar="CARD", help="The base model to train; the study's if not given."),
+    device_option,
+    click.option(
+        "--seeds", "n_seeds", type=click.IntRange(1), help="Trainings for each dataset; the study's if not given."
+    ),
+    click.option("--steps", type=click.IntRange(1), help="Updates in each training; the study's if not given."),
+)
+_JUDGES = (
+    click.option("--judge", metavar="CARD", help="The judge that rewards; the study's if not given."),
+    click.option(
+        "--eval-judge",
+        "evaluation_judge",
+        metavar="CARD",
+        help="The judge that counts in the tables; the study's if not given.",
+    ),
+    click.option(
+        "--alignment-judge",
+        metavar="CARD",
+        help="The judge that says which subgoals rows serve; the study's if not given.",
+    ),
+    judge_engine_options,
+)
+_RESULTS = (
+    click.option("--run", "run_folder", type=click.Path(path_type=Path), required=True, help="The run; made if new."),
+    stop_options,
+    click.option("--dry-run", is_flag=True, help="Say what it would take, and what is missing; train nothing."),
+    click.option("--json", "as_json", is_flag=True, help="Print everything as JSON."),
+)
+
+
+@command.command("rft", cls=Headed, short_help="Fine-tune on each of the paper's datasets, and compare.")
 @click.argument("study_name", metavar="STUDY")
 @click.argument("data", required=False, type=click.Path(path_type=Path, exists=True))
-@click.option("--run", "run_folder", type=click.Path(path_type=Path), required=True, help="The run; made if new.")
-@click.option("--mixed", type=click.Path(path_type=Path, exists=True), help="Datasets made elsewhere, not from DATA.")
-@click.option("--test", type=click.Path(path_type=Path, exists=True), help="With --mixed: the rows to test on.")
-@click.option("--policy", help="The card of the model to train; the study's if not given.")
-@click.option("--judge", help="The card of the judge that rewards; the study's if not given.")
-@click.option("--eval-judge", "evaluation_judge", help="The card of the judge that counts in the tables.")
-@click.option("--alignment-judge", help="The card of the judge that says which subgoals rows serve.")
-@click.option("--rows", multiple=True, type=click.Choice(_ROWS), help="Train on this dataset alone. May be repeated.")
-@click.option(
-    "--seeds", "n_seeds", type=click.IntRange(1), help="Trainings for each dataset; the study's if not given."
-)
-@click.option("--steps", type=click.IntRange(1), help="Updates in each training; the study's if not given.")
-@data_options
-@engine_options
-@device_option
-@stop_options
-@click.option("--dry-run", is_flag=True, help="Say what it would take, and what is missing; train nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@under("Data", *_DATA)
+@under("Policy", *_POLICY)
+@under("Judges", *_JUDGES)
+@under("Results", *_RESULTS)
 @click.pass_context
 def rft(ctx: click.Context, /, **options: Any) -> None:
     """Divide DATA, find and mend its gaps, train a policy on each of the paper's datasets, and compare what they write.

@@ -30,14 +30,21 @@ def command(run: Path, name: str, output: Path, **options: Any) -> None:
       goalcover merge runs/lay original -o merged
     """
     from ..cards import load_card
+    from ..errors import StoreError
     from ..finetune.merge import merge
     from ..store import Run
+    from ..terms import UNTUNED
     from ..trainings import Trainings
     from ..weights import verify
     from .decomposition import plain
     from .table import as_text
     from .training import adapter_folder, check_policy
 
+    if name == UNTUNED:
+        raise StoreError(
+            f'"{UNTUNED}" is the policy before any training: there is nothing to merge.',
+            "Name a policy that `goalcover train` made, as `goalcover status` lists them.",
+        )
     with Run.open(run, write=True) as opened:
         trainings = Trainings(opened)
         card = load_card(trainings.settings(name)["policy"]["card"])

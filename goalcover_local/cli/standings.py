@@ -67,7 +67,7 @@ def record(
 ) -> dict[str, Any]:
     """What the policies came to, compared with one of them and by subgoal, as plain values; what is missing is None.
 
-    The p-values of each part are adjusted for there being several comparisons of it (Holm 1979).
+    The p-values are adjusted for there being several: all comparisons of all parts are one family (Holm 1979).
     """
     told = zip(standings(answered, seed), answered.values(), strict=True)
     return {
@@ -107,27 +107,27 @@ def _comparisons(answered: Mapping[str, Answered], against: str, seed: int) -> l
     from ..finetune.evaluate import compare, holm
     from ..report.records import number
 
+    known = [part for part in PARTS if not np.isnan(answered[against].part(part)).all()]
+    told = [
+        (part, compare(name, each.part(part), against, answered[against].part(part), seed))
+        for part in known
+        for name, each in answered.items()
+        if name != against
+    ]
     found = []
-    for part in PARTS:
-        other = answered[against].part(part)
-        if np.isnan(other).all():
-            continue
-        told = [
-            compare(name, each.part(part), against, other, seed) for name, each in answered.items() if name != against
-        ]
-        for each, adjusted in zip(told, holm([each.p for each in told]), strict=True):
-            numbers = {"p": each.p, "p_holm": adjusted, "p_ranks": each.p_ranks, "d": each.d}
-            numbers |= {"wins": each.wins, "ties": each.ties}
-            found.append(
-                {
-                    "part": part,
-                    "policy": each.policy,
-                    "against": against,
-                    "n": each.n,
-                    "difference": _estimate(each.difference),
-                    **{name: number(value) for name, value in numbers.items()},
-                }
-            )
+    for (part, each), adjusted in zip(told, holm([each.p for _, each in told]), strict=True):
+        numbers = {"p": each.p, "p_holm": adjusted, "p_ranks": each.p_ranks, "d": each.d}
+        numbers |= {"wins": each.wins, "ties": each.ties}
+        found.append(
+            {
+                "part": part,
+                "policy": each.policy,
+                "against": against,
+                "n": each.n,
+                "difference": _estimate(each.difference),
+                **{name: number(value) for name, value in numbers.items()},
+            }
+        )
     return found
 
 
@@ -186,6 +186,7 @@ def responses(samples: Sequence[Sample], answered: Mapping[str, Answered]) -> It
 
 def print_record(found: Mapping[str, Any]) -> None:
     """Nothing; prints the tables of a record."""
+    from ..report.training import number, share
     from .table import print_table
 
     rows = [
@@ -194,9 +195,9 @@ def print_record(found: Mapping[str, Any]) -> None:
             *(_within(each[part]) for part in PARTS),
             str(each["n"]),
             str(each["n_failed"]),
-            _number(each["words"], 0),
-            _percent(each["cut_off"]),
-            _number(each["length_correlation"], 2),
+            number(each["words"], 0),
+            share(_known(each["cut_off"])),
+            number(each["length_correlation"], 2),
         ]
         for each in found["policies"]
     ]
@@ -210,6 +211,7 @@ def print_record(found: Mapping[str, Any]) -> None:
 
 
 def _print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
+    from ..report.training import chance, share
     from .table import print_table
 
     rows = [
@@ -217,15 +219,15 @@ def _print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
             f"{each['policy']} − {each['against']}",
             PARTS[each["part"]],
             _within(each["difference"], signed=True),
-            _percent(each["wins"]),
-            _percent(each["ties"]),
-            _chance(each["p"]),
-            _chance(each["p_holm"]),
+            *(share(_known(each[name])) for name in ("wins", "ties")),
+            *(chance(_known(each[name])) for name in ("p", "p_holm")),
             str(each["n"]),
         ]
         for each in comparisons
     ]
     print_table(["difference", "of", "mean", "wins", "ties", "p", "p, Holm", "n"], rows, right=(3, 4, 5, 6, 7))
+    n_tests = sum(each["p"] is not None for each in comparisons)
+    click.echo(f"p, Holm: adjusted for the {n_tests} tests of this table, all parts together.")
 
 
 def _print_subgoals(subgoals: Sequence[Mapping[str, Any]]) -> None:
@@ -245,19 +247,16 @@ def _print_subgoals(subgoals: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _within(found: Mapping[str, Any] | None, signed: bool = False) -> str:
+    """An estimate of a record with its interval, as reports write it."""
+    from ..report import training
+    from ..terms import Estimate
+
     if found is None:
         return "–"
-    value, low, high = (_number(found[name], 3, signed) for name in ("value", "low", "high"))
-    return f"{value} ({low}, {high})"
+    value, low, high = (_known(found[name]) for name in ("value", "low", "high"))
+    return training.within(Estimate(value, low, high, found["n"]), signed)
 
 
-def _number(value: float | None, digits: int, signed: bool = False) -> str:
-    return "–" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
-
-
-def _percent(share: float | None) -> str:
-    return "–" if share is None else f"{100 * share:.0f}%"
-
-
-def _chance(p: float | None) -> str:
-    return "–" if p is None else "< 0.0001" if p < 0.00005 else f"{p:.4f}"
+def _known(value: float | None) -> float:
+    """A number of a record; NaN where it is missing."""
+    return float("nan") if value is None else value

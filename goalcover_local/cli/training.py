@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .assessing import recognised, some_usable
+from .headings import with_added
+from .judging import engine_options
 from .refusals import tell_refusals
 
 if TYPE_CHECKING:
@@ -35,6 +37,24 @@ def reward_option(required: bool = False) -> Callable[[Command], Command]:
     )
 
 
+_OF_THE_JUDGE = {
+    "engine": "What runs the judge; auto takes vLLM on a GPU and transformers on a CPU.",
+    "url": "With --engine server: the judge's address on this machine's loopback.",
+    "devices": "Where the judge runs, a process for each of cuda:0,cuda:1; one is found if not given.",
+    "threads": "CPU threads for the judge.",
+}
+"""What options that say what runs a model say of a judge, where a policy runs beside it."""
+
+
+def judge_engine_options(command: Command) -> Command:
+    """The command with the options that say what runs its judge."""
+    command, added = with_added(command, engine_options)
+    for parameter in added:
+        if isinstance(parameter, click.Option):
+            parameter.help = _OF_THE_JUDGE[str(parameter.name)]
+    return command
+
+
 device_option = click.option(
     "--device", default="", help="Where the policy runs, such as cuda:0; one is found if not given."
 )
@@ -46,13 +66,6 @@ limit_options = (
         help="Leave out rows whose prompt is longer, and say how many; without it they must fit into the context.",
     ),
 )
-
-
-def limited(command: Command) -> Command:
-    """The command with the options that say which rows of the data are taken."""
-    for option in reversed(limit_options):
-        command = option(command)
-    return command
 
 
 def samples_of(options: Mapping[str, Any]) -> tuple[list[Sample], str]:
@@ -118,6 +131,8 @@ def tell_fitness(grader: Grader, name: str) -> None:
         return
     each = ", ".join(f"{dimension} {agreement:.2f}" for dimension, agreement in told.items())
     click.echo(f"{name} and we grade our own cases of {grader.rubric.name} alike (Spearman): {each}.", err=True)
+    if unknown := [dimension for dimension in grader.agreements if dimension not in told]:
+        click.echo(f"Not known in {', '.join(unknown)}: no two reference cases there, or all graded alike.", err=True)
     if unfit := [dimension for dimension, agreement in told.items() if agreement < FIT]:
         click.echo(
             f"Warning: below {FIT} in {', '.join(unfit)}, its grades are no reward to learn from. Use another judge, "

@@ -18,6 +18,7 @@ from . import attention
 from .base import SEED_STEP, TOO_LONG, Choices, Completion, Grammar, Prompt, renormalised
 from .guide import Ways
 from .head import ExactHead
+from .loading import causal_model, failures_told
 from .prefix_tree import Tree, common_prefix, grow, pack
 from .tokens import PromptTokenizer
 
@@ -65,34 +66,14 @@ class TransformersEngine:
         know. Raises EngineError if the model cannot be loaded or run, does not fit into memory, or the device is not
         there.
         """
-        from safetensors import SafetensorError
-        from transformers import AutoModelForCausalLM
-        from transformers.utils import logging
-
-        logging.disable_progress_bar()
         if threads:
             torch.set_num_threads(threads)
         check_device(device)
         dtype = resolve_precision(precision, device)
-        try:
+        with failures_told(f"the model in {directory}", device):
             prompts = PromptTokenizer.load(directory, **chat)
-            model = AutoModelForCausalLM.from_pretrained(
-                directory,
-                dtype=dtype,
-                local_files_only=True,
-                use_safetensors=True,
-                trust_remote_code=False,
-                **_quantised(directory, device, dict(options or {})),
-            ).to(device)
-        except torch.OutOfMemoryError as error:
-            raise EngineError(
-                f"The model does not fit into the memory of {device}.", "Use a smaller judge, or another device."
-            ) from error
-        except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-            raise EngineError(
-                f"transformers cannot load the model in {directory}: {error}",
-                "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
-            ) from error
+            quantised = _quantised(directory, device, dict(options or {}))
+            model = causal_model(directory, dtype=dtype, device=device, **quantised)
         told = dict(identity or {}) | ({"options": canonical_json(dict(options))} if options else {})
         return cls(model, prompts, context=context, identity=told)
 

@@ -9,17 +9,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 from ..errors import QuestionError
-
-KINDS: dict[str, str] = {
-    "bullets": "The response is a list of `least` to `most` bullet points, and little else.",
-    "words": "The response has `least` to `most` words.",
-    "mentions": "The response mentions `least` of the `terms`, or all; a term may list alternatives: rate|yield.",
-    "own-words": "The response does not copy runs of six words from its source.",
-    "no-repetition": "The response does not say the same three words again.",
-}
-"""Every check, and what a response is that gets 1."""
 
 _COPIED = 6
 _REPEATED = 3
@@ -37,15 +29,32 @@ _BULLET = re.compile(r"\s*(?:•|\*(?=\s|$)|(?:[-–]|\d{1,3}[.)])(?=\s|$|[^\W\d
 """What a bullet point begins with; not "-5%", "**bold**", "2023." or "3.5", with which a sentence may begin."""
 
 
+class Kind(NamedTuple):
+    """A check: what a response is that gets 1, the keys that it takes, and those of which it needs one or more."""
+
+    expects: str
+    value: Callable[[str, str, int, int, Sequence[str]], float]
+    takes: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+
+
 def check(kind: str, response: str, source: str, *, least: int = 0, most: int = 0, terms: Sequence[str] = ()) -> float:
     """What the response gets in one of `KINDS`, in [0, 1], whatever the text; 0 for one without words.
 
     `source` is the text it was written about. `least` and `most` are counts, 0 for no limit. Takes time in proportion
     to the texts' lengths. Raises QuestionError if there is no such check.
     """
-    if kind not in _COMPUTED:
+    if kind not in KINDS:
         raise QuestionError(f"There is no check {kind!r}.", f"There are {', '.join(KINDS)}.")
-    return _COMPUTED[kind](_folded(response), source, least, most, terms)
+    return KINDS[kind].value(_folded(response), source, least, most, terms)
+
+
+def is_findable(term: str) -> bool:
+    """Whether a text can mention a term: one of its alternatives has a letter, a digit or a sign such as % or +."""
+    return any(
+        each.isalnum() or each in "%&#@§" or unicodedata.category(each) in ("Sc", "Sm")
+        for each in _folded(term).replace("|", "")
+    )
 
 
 def _bullets(response: str, source: str, least: int, most: int, terms: Sequence[str]) -> float:
@@ -85,13 +94,26 @@ def _no_repetition(response: str, source: str, least: int, most: int, terms: Seq
     return len(set(runs)) / len(runs)
 
 
-_COMPUTED: dict[str, Callable[[str, str, int, int, Sequence[str]], float]] = {
-    "bullets": _bullets,
-    "words": _number_of_words,
-    "mentions": _mentions,
-    "own-words": _own_words,
-    "no-repetition": _no_repetition,
+KINDS: dict[str, Kind] = {
+    "bullets": Kind(
+        "The response is a list of `least` to `most` bullet points, and little else.",
+        _bullets,
+        takes=("least", "most"),
+        needs=("least", "most"),
+    ),
+    "words": Kind(
+        "The response has `least` to `most` words.", _number_of_words, takes=("least", "most"), needs=("least", "most")
+    ),
+    "mentions": Kind(
+        "The response mentions `least` of the `terms`, or all; a term may list alternatives: rate|yield.",
+        _mentions,
+        takes=("least", "terms"),
+        needs=("terms",),
+    ),
+    "own-words": Kind("The response does not copy runs of six words from its source.", _own_words),
+    "no-repetition": Kind("The response does not say the same three words again.", _no_repetition),
 }
+"""Every check, and what `reward.toml` may and must say of it."""
 
 
 def _closeness(n: int, least: int, most: int) -> float:

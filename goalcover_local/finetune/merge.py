@@ -31,8 +31,9 @@ def merge(base: Path, adapter: Path, output: Path, *, precision: Precision = "au
 
     Tokenizer and chat template come from the base. `adapter` may be a policy that was tuned in full, whose weights are
     written as they are. Weights have the precision they are stored in, the base's for an adapter, or the one named.
-    The folder appears whole or not at all. Raises ModelError for a base or an adapter that is incomplete or
-    unsafe, or if they do not fit each other; StoreError if `output` holds anything; DataError if it cannot be written.
+    The folder appears whole or not at all. Raises ModelError for a base or an adapter that is incomplete or unsafe, or
+    if they do not fit each other; EngineError if transformers cannot load one; StoreError if `output` holds anything;
+    DataError if it cannot be written.
     """
     names = model_files(base, copying=True)
     if "quantization_config" in read_json_object(base / "config.json"):
@@ -81,24 +82,14 @@ def _refuse(output: Path, read: Collection[Path]) -> None:
 
 
 def _loaded(directory: Path, precision: Precision) -> Any:
-    """The model in a folder, on the CPU. Raises ModelError if transformers cannot load it."""
+    """The model in a folder, on the CPU. Raises EngineError if transformers cannot load it."""
     switch_offline()
     import torch
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    dtype = precision if precision == "auto" else getattr(torch, precision)
-    try:
-        return AutoModelForCausalLM.from_pretrained(
-            directory, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise ModelError(
-            f"transformers cannot load the model in {directory}: {_first_line(error)}",
-            "A newer architecture may need a newer transformers.",
-        ) from error
+    from ..engines import loading
+
+    with loading.failures_told(f"the model in {directory}"):
+        return loading.causal_model(directory, dtype=precision if precision == "auto" else getattr(torch, precision))
 
 
 def _merged(base: Path, adapter: Path, precision: Precision) -> Any:

@@ -160,10 +160,7 @@ def load_policy(
     With `full` every byte of the weights is read again. Raises ModelError for weights that are absent or altered, were
     it while they were loaded, EngineError if the model cannot be loaded.
     """
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
+    from ..engines.loading import causal_model, failures_told
     from ..engines.transformers_engine import check_device, resolve_precision
 
     weights = verify(card, full)
@@ -171,9 +168,7 @@ def load_policy(
     if trained is not None and not any(trained.glob("*.safetensors")):
         raise ModelError(f"{trained} holds no policy.", "Let `goalcover train` end, or name another policy.")
     whole = trained is not None and not (trained / ADAPTER).exists()
-    logging.disable_progress_bar()
-    offline = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    try:
+    with failures_told(f"the policy {card.name}", device):
         prompts = PromptTokenizer.load(
             weights.directory,
             template_options=dict(card.chat.template_options),
@@ -181,20 +176,12 @@ def load_policy(
             system_role=card.chat.system_role,
             opening=card.chat.opening,
         )
-        model = AutoModelForCausalLM.from_pretrained(
-            trained if whole else weights.directory,
-            dtype=resolve_precision(precision or card.precision, device),
-            **offline,
-        ).to(device)
+        place = trained if trained is not None and whole else weights.directory
+        model = causal_model(place, dtype=resolve_precision(precision or card.precision, device), device=device)
         if trained is not None and not whole:
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(trained), local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise EngineError(
-            f"transformers cannot load the policy {card.name}: {error}",
-            "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
-        ) from error
     refuse_swapped(weights)
     model.eval()
     return Policy(model, prompts, card=card, weights=weights.digest, adapter=digest)

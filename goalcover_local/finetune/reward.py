@@ -15,7 +15,6 @@ from scipy import stats as distributions
 
 from .. import __version__
 from ..engines.base import Engine, Prompt
-from ..questions import read_lines
 from ..terms import digest_of
 from .checks import check
 from .rubric import LEVELS, Rubric
@@ -151,20 +150,16 @@ class Grader:
         Spearman's correlation, in [-1, 1]; NaN where there are fewer than two cases, or all are graded alike. Graded as
         in training, contrast and all.
         """
-        path = self.rubric.folder / "reference.jsonl"
-        cases = (
-            [(case["fields"], float(case["answer"]["score"])) for case in read_lines(path)] if path.is_file() else []
-        )
-        texts = [Response(fields["input"], fields.get("output", ""), fields["response"]) for fields, _ in cases]
+        cases = self.rubric.cases
+        texts = [Response(case.input, case.output, case.response) for case in cases]
         known = dict.fromkeys(texts)
         grades = dict(zip(known, self.grade(list(known)), strict=True))
         found = {}
         for dimension in (each for each in self.rubric.dimensions if each.weight):
             pairs = [
-                (grade, ours)
-                for text, (fields, ours) in zip(texts, cases, strict=True)
-                if fields["dimension"] == dimension.asks
-                and (grade := grades[text].dimensions[dimension.name]) is not None
+                (grade, case.score)
+                for text, case in zip(texts, cases, strict=True)
+                if case.asks == dimension.asks and (grade := grades[text].dimensions[dimension.name]) is not None
             ]
             distinct = all(len(set(column)) > 1 for column in zip(*pairs, strict=True)) if pairs else False
             found[dimension.name] = (

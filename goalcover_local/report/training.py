@@ -54,12 +54,12 @@ def table_4(standings: Sequence[Standing], comparisons: Sequence[Comparison] = (
     lines = [
         [
             each.policy,
-            _within(each.score),
-            _within(each.judged),
-            _within(each.checked),
+            within(each.score),
+            within(each.judged),
+            within(each.checked),
             str(each.n),
             str(each.n_failed),
-            _number(each.length, 0),
+            number(each.length, 0),
         ]
         for each in standings
     ]
@@ -74,13 +74,13 @@ def compared(comparisons: Sequence[Comparison], part: str = "score") -> str:
     lines = [
         [
             f"{each.policy} − {each.against}",
-            _within(each.difference, signed=True),
-            _share(each.wins),
-            _share(each.ties),
-            _number(each.d, 2),
-            _chance(each.p),
-            _chance(each.p_ranks),
-            _chance(adjusted),
+            within(each.difference, signed=True),
+            share(each.wins),
+            share(each.ties),
+            number(each.d, 2),
+            chance(each.p),
+            chance(each.p_ranks),
+            chance(adjusted),
             str(each.n),
         ]
         for each, adjusted in zip(comparisons, holm([each.p for each in comparisons]), strict=True)
@@ -105,32 +105,32 @@ def table_5(rows: Sequence[SubgoalStanding], policies: Sequence[str]) -> str:
     return f"{told}\n\n{table(('subgoal', 'n', *(f'{policy} − {first} (95% interval)' for policy in others)), apart)}"
 
 
-def _number(value: float | None, digits: int, signed: bool = False) -> str:
+def number(value: float | None, digits: int, signed: bool = False) -> str:
     """A number without what rounding leaves of zero; a dash where it is missing."""
     if value is None or math.isnan(value):
         return "–"
     return f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
-def _within(found: Estimate | None, signed: bool = False) -> str:
+def within(found: Estimate | None, signed: bool = False) -> str:
     """An estimate with its interval; without it where there is none."""
     if found is None or math.isnan(found.value):
         return "–"
-    value, low, high = (_number(each, 3, signed) for each in (found.value, found.low, found.high))
+    value, low, high = (number(each, 3, signed) for each in (found.value, found.low, found.high))
     return f"{value} ({low}, {high})"
 
 
 def _within_row(found: Estimate | None, n: int, signed: bool = False) -> str:
-    told = _within(found, signed)
+    told = within(found, signed)
     return told if found is None or found.n == n else f"{told}, n = {found.n}"
 
 
-def _share(value: float) -> str:
+def share(value: float) -> str:
     return percent(None if math.isnan(value) else value, signed=False)
 
 
-def _chance(p: float) -> str:
-    return "< 0.0001" if p < 0.00005 else _number(p, 4)
+def chance(p: float) -> str:
+    return "< 0.0001" if p < 0.00005 else number(p, 4)
 
 
 def curve(series: Sequence[Curve], *, title: str = "", window: int = 10) -> str:
