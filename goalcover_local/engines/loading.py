@@ -1,13 +1,9 @@
-"""The kinds of engine that run a model themselves, how one is loaded into this process, and how its weights are."""
+"""The kinds of engine that run a model themselves, and how one is loaded into this process."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
-from ..errors import EngineError
 from .base import Engine
 
 Kind = Literal["transformers", "vllm", "server"]
@@ -22,35 +18,3 @@ def load(kind: Kind, **options: Any) -> Engine:
     from .transformers_engine import TransformersEngine
 
     return TransformersEngine.load(**options)
-
-
-def causal_model(directory: Path, *, dtype: Any, device: str = "cpu", **options: Any) -> Any:
-    """The causal language model of a safetensors folder, in transformers; nothing is fetched, no code of it is run.
-
-    Raises what transformers does: see `failures_told`.
-    """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    safe = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
-    return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, **safe, **options).to(device)
-
-
-@contextmanager
-def failures_told(what: str, device: str = "cpu") -> Iterator[None]:
-    """Turns what transformers and its kin raise while they load into an EngineError; `what`: "the model in DIR"."""
-    import torch
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise EngineError(
-            f"The memory of {device} does not hold {what}.", "Use a smaller model, or another device."
-        ) from error
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise EngineError(
-            f"transformers cannot load {what}: {error}",
-            "Run `goalcover models verify` on it; a newer architecture may need a newer transformers.",
-        ) from error

@@ -16,9 +16,9 @@ from ..errors import EngineError
 from ..terms import canonical_json
 from . import attention
 from .base import SEED_STEP, TOO_LONG, Choices, Completion, Grammar, Prompt, renormalised
+from .causal import causal_model, failures_told
 from .guide import Ways
 from .head import ExactHead
-from .loading import causal_model, failures_told
 from .prefix_tree import Tree, common_prefix, grow, pack
 from .tokens import PromptTokenizer
 

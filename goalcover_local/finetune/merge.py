@@ -86,10 +86,10 @@ def _loaded(directory: Path, precision: Precision) -> Any:
     switch_offline()
     import torch
 
-    from ..engines import loading
+    from ..engines import causal
 
-    with loading.failures_told(f"the model in {directory}"):
-        return loading.causal_model(directory, dtype=precision if precision == "auto" else getattr(torch, precision))
+    with causal.failures_told(f"the model in {directory}"):
+        return causal.causal_model(directory, dtype=precision if precision == "auto" else getattr(torch, precision))
 
 
 def _merged(base: Path, adapter: Path, precision: Precision) -> Any:

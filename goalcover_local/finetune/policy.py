@@ -160,7 +160,7 @@ def load_policy(
     With `full` every byte of the weights is read again. Raises ModelError for weights that are absent or altered, were
     it while they were loaded, EngineError if the model cannot be loaded.
     """
-    from ..engines.loading import causal_model, failures_told
+    from ..engines.causal import causal_model, failures_told
     from ..engines.transformers_engine import check_device, resolve_precision
 
     weights = verify(card, full)
