@@ -190,7 +190,8 @@ def _line(
 ) -> dict[str, Any] | None:
     """A line of the table, once what is missing is judged: how far targets and others fall; None if it was stopped."""
     from ..studies.corruption import corrupt
-    from .results import number, values_of
+    from .results import values_of
+    from .shown import number
 
     click.echo(f"{variant.name}:", err=True)
     # The run's own goal stays what it is: its assessment is of that.

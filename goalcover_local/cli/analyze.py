@@ -73,7 +73,8 @@ def analyze_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter
     from ..phases.analyze import analyze
     from ..phases.assess import EXPLAINED_PER_SUBGOAL, low_rows
     from .explaining import distinct, explain_missing, unexplained
-    from .results import ANALYZED, results, settings, tell_unfinished
+    from .results import ANALYZED, results, settings
+    from .shown import tell_unfinished
 
     analyst_card(run, options["analyst"])
     found = results(run, value=options["value"], tau=options["tau"], rule=options["rule"])

@@ -132,7 +132,8 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
     """Prints the coverage and leaves with the code that fits: 3 with failures, 130 if there is more to do."""
     import json
 
-    from .results import as_json, print_results, results
+    from .results import results
+    from .shown import as_json, print_results
 
     found = results(run, value=options["value"], tau=options["tau"])
     if options["as_json"]:

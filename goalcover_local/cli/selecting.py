@@ -136,7 +136,8 @@ def chosen(run: Run, options: Mapping[str, Any]) -> Choice:
     from ..phases.filter import Criteria, select
     from ..readers import layout_from
     from ..writers import Source
-    from .results import results, tell_unfinished
+    from .results import results
+    from .shown import tell_unfinished
 
     found = results(run, value=options["value"])
     criteria = Criteria(
