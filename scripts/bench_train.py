@@ -11,6 +11,7 @@ gets `curves.svg`, both trainings step by step, and `scores.svg`.
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import re
@@ -25,6 +26,7 @@ from scipy import stats
 
 TRAININGS = {"rewarded": (), "shuffled": ("--shuffled",)}
 TRAINED_ON = 128
+NUMBERS = ("in source", "but opening", "of source", "names it")
 
 
 def _goalcover(*arguments: object) -> str:
@@ -69,18 +71,35 @@ def _words(text: str) -> set[str]:
     return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 3}
 
 
-def apart_from_judge(responses: list[dict[str, Any]], sources: dict[str, str]) -> dict[str, dict[str, np.ndarray]]:
-    """Two numbers in [0, 1] that neither judge nor reward knows, by policy: what they say of each response.
+def _opening(texts: list[str]) -> list[str]:
+    """The words with which all these texts begin."""
+    columns = zip(*(re.findall(r"\w+", text.casefold()) for text in texts), strict=False)
+    return [words[0] for words in itertools.takewhile(lambda words: len(set(words)) == 1, columns)]
 
-    `in source`: the share of a response's longer words that the source has, which false claims lower; `of source`: the
-    share of the source's that the response has.
+
+def apart_from_judge(
+    responses: list[dict[str, Any]], sources: dict[str, str], subjects: dict[str, str]
+) -> dict[str, dict[str, np.ndarray]]:
+    """Four numbers in [0, 1] that neither judge nor reward knows, by policy: what they say of each response.
+
+    `in source`: the share of a response's longer words that the source has, which false claims lower; `but opening`:
+    the same without the words with which all responses of a policy begin; `of source`: the share of the source's that
+    the response has; `names it`: whether it has a longer word of what the source is about.
     """
+    by_policy: dict[str, list[str]] = {}
+    for each in responses:
+        by_policy.setdefault(each["policy"], []).append(each["response"])
+    openings = {word for texts in by_policy.values() for word in _opening(texts)}
     found: dict[str, dict[str, list[float]]] = {}
     for each in responses:
         said, source = _words(each["response"]), _words(sources[each["id"]])
-        numbers = found.setdefault(each["policy"], {"in source": [], "of source": []})
+        numbers = found.setdefault(each["policy"], {name: [] for name in NUMBERS})
         numbers["in source"].append(len(said & source) / len(said) if said else np.nan)
+        rest = said - openings
+        numbers["but opening"].append(len(rest & source) / len(rest) if rest else np.nan)
         numbers["of source"].append(len(said & source) / len(source))
+        text = each["response"].casefold()
+        numbers["names it"].append(float(any(word in text for word in _words(subjects[each["id"]]))))
     return {policy: {name: np.array(values) for name, values in told.items()} for policy, told in found.items()}
 
 
@@ -112,12 +131,13 @@ def main(data_dir: Path, work: Path, judge: str, steps: int, n_test: int) -> Non
         own = [each["dimensions"] for each in responses if each["policy"] == policy]
         means = (f"{name} {np.mean([each[name] for each in own if each[name] is not None]):.2f}" for name in own[0])
         click.echo(f"{policy:10} {', '.join(means)}")
-    told = apart_from_judge(responses, sources)
-    for name in ("in source", "of source"):
+    subjects = {f"test:{number}": row["focus"] for number, row in enumerate(rows, start=1)}
+    told = apart_from_judge(responses, sources, subjects)
+    for name in NUMBERS:
         base = told["base"][name]
         for policy, numbers in told.items():
             p = stats.ttest_rel(numbers[name], base, nan_policy="omit").pvalue if policy != "base" else float("nan")
-            click.echo(f"words {name:10} {policy:10} {np.nanmean(numbers[name]):.3f}  p {p:.4f}")
+            click.echo(f"words {name:11} {policy:10} {np.nanmean(numbers[name]):.3f}  p {p:.4f}")
     for identity in list(dict.fromkeys(each["id"] for each in responses))[:3]:
         click.echo(f"\n{identity}: {sources[identity]}")
         for each in (one for one in responses if one["id"] == identity):

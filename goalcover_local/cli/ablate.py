@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .assessing import judge_samples, take_in
+from .assessing import deadline, judge_samples, take_in
 from .drawing import Drawing, data_given, drawing_of, folder_of, study_options, tell_drawing
 from .judging import Models, model_options, named_card
 from .probing import plain_number
@@ -83,7 +82,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         take_in(run, layout, origin, options["data"])
         drawing = drawing_of(study, list(run.rows()), options)
         tell_drawing(drawing)
-        ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
+        ends = deadline(options["max_hours"])
         if latest(run, STARTED) is None:
             run.put_goal(study.goal)
         unanswered: Counter[str] = Counter()

@@ -44,6 +44,11 @@ def stop_options(command: Command) -> Command:
     return command
 
 
+def deadline(max_hours: float | None) -> float:
+    """When, on the monotonic clock, --max-hours is over that begins now; never if it was not given."""
+    return time.monotonic() + 3600 * max_hours if max_hours else float("inf")
+
+
 def data_options(command: Command) -> Command:
     """The command with the options that say how its data are read."""
     for option in reversed(_DATA):
@@ -125,7 +130,7 @@ def assess_goal(
     from .explaining import explain_missing, low_samples, unexplained
     from .results import STARTED, results
 
-    ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
+    ends = deadline(options["max_hours"])
     value = value_for(cards, options)
     panel: list[str] = []
     for card in cards:

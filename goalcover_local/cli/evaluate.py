@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .assessing import data_options, stop_options, value_for
+from .assessing import data_options, deadline, stop_options, value_for
 from .evaluating import Chosen, choose, graded, respond, stop
 from .headings import Headed, under
 from .judging import Models
@@ -127,7 +126,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     _check_outputs(options)
     rows, data = samples_of(options)
     named = by_column(rows, options["subgoal_column"]) if options["subgoal_column"] else None
-    ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
+    ends = deadline(options["max_hours"])
     chosen = _chosen(options)
     aligner, rubric = _aligner(chosen, options), load_rubric(chosen.reward)
     with Run.open(options["run_folder"], write=True, create=True) as run, Models(options) as models:

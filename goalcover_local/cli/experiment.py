@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .assessing import data_options, stop_options
+from .assessing import data_options, deadline, stop_options
 from .dividing import COLUMNS, columns_of, divided
 from .experimenting import conclude
 from .headings import Headed, under
@@ -133,7 +132,7 @@ def rft(ctx: click.Context, /, **options: Any) -> None:
         told = rehearse(study, rubric, settings, chosen, rehearsed, options)
         click.echo(as_text(told)) if options["as_json"] else print_rehearsal(told)
         return
-    ends = time.monotonic() + 3600 * options["max_hours"] if options["max_hours"] else float("inf")
+    ends = deadline(options["max_hours"])
     folder: Path = options["run_folder"]
     if options["mixed"]:
         with Run.open(folder, write=True, create=True):

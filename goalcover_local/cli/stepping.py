@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from .assessing import deadline
+
 if TYPE_CHECKING:
     from ..trainings import Trainings
     from .progress import Progress
@@ -18,7 +20,7 @@ class Told:
         self._trainings = trainings
         self._name = name
         self._bar = bar
-        self._ends = time.monotonic() + 3600 * max_hours if max_hours else float("inf")
+        self._ends = deadline(max_hours)
 
     def stepped(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """The step's numbers are stored and shown."""

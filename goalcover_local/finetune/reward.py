@@ -11,10 +11,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats as distributions
 
 from .. import __version__
 from ..engines.base import Engine, Prompt
+from ..studies.agreement import spearman
 from ..terms import digest_of
 from .checks import check
 from .rubric import LEVELS, Rubric
@@ -161,10 +161,8 @@ class Grader:
                 for text, case in zip(texts, cases, strict=True)
                 if case.asks == dimension.asks and (grade := grades[text].dimensions[dimension.name]) is not None
             ]
-            distinct = all(len(set(column)) > 1 for column in zip(*pairs, strict=True)) if pairs else False
-            found[dimension.name] = (
-                float(distributions.spearmanr(*zip(*pairs, strict=True)).statistic) if distinct else float("nan")
-            )
+            grade_column, score_column = np.array(pairs, dtype=float).reshape(-1, 2).T
+            found[dimension.name] = spearman(grade_column, score_column)
         return found
 
     @property

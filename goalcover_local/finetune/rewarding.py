@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from scipy import stats as distributions
 
+from ..studies.agreement import spearman
 from ..terms import Sample
 from .processes import gathered
 from .reward import Grade, Grader, Response
@@ -58,9 +58,8 @@ def _correlation(scores: Sequence[float | None], lengths: Sequence[int], rows: S
         for row in set(of.tolist()):
             column[of == row] -= column[of == row].mean()
         columns.append(np.round(column, 9))
-    if len(told) < 2 or any(np.ptp(column) == 0 for column in columns):
-        return None
-    return float(distributions.spearmanr(*columns).statistic)
+    correlation = spearman(*columns)
+    return None if np.isnan(correlation) else correlation
 
 
 class Reward:
