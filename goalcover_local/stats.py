@@ -98,6 +98,15 @@ def _exact_interval(n_hits: float, n: float) -> tuple[float, float]:
     return low, high
 
 
+def spearman(first: np.ndarray, second: np.ndarray) -> float:
+    """Spearman's rank correlation over pairs of any shape, in [-1, 1]; NaN if either is constant."""
+    both = ~(np.isnan(first) | np.isnan(second))
+    one, other = first[both], second[both]
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return float("nan")
+    return float(distributions.spearmanr(one, other).statistic)
+
+
 def support(values: np.ndarray) -> tuple[int, Estimate]:
     """How many values reach 0.6, and their share among those that are not missing."""
     values = values[~np.isnan(values)]

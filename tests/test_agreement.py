@@ -14,6 +14,7 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import spearmanr
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
+from goalcover_local.stats import spearman
 from goalcover_local.studies.agreement import (
     about_labels,
     agreement,
@@ -25,7 +26,6 @@ from goalcover_local.studies.agreement import (
     disputed,
     fit,
     kappa,
-    spearman,
 )
 
 NAN = float("nan")

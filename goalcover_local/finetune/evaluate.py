@@ -14,8 +14,7 @@ import numpy as np
 from scipy import stats as distributions
 
 from ..resampling import paired
-from ..stats import CONFIDENCE
-from ..studies.agreement import spearman
+from ..stats import CONFIDENCE, spearman
 from ..terms import Estimate
 
 RESAMPLES = 9_999

@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import __version__
 from ..engines.base import Engine, Prompt
-from ..studies.agreement import spearman
+from ..stats import spearman
 from ..terms import digest_of
 from .checks import check
 from .rubric import LEVELS, Rubric

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..studies.agreement import spearman
+from ..stats import spearman
 from ..terms import Sample
 from .processes import gathered
 from .reward import Grade, Grader, Response

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..resampling import interval, told_apart
-from ..stats import supports
+from ..stats import spearman, supports
 from ..terms import ANCHORS, Estimate
 
 RESAMPLES = 1000
@@ -106,17 +106,6 @@ def kappa(first: np.ndarray, second: np.ndarray) -> float:
     defined. One constant rater beside another that is not has 0.
     """
     return _kappa_of(_tables(np.ravel(first)[:, None], np.ravel(second)[:, None]).sum(axis=0))
-
-
-def spearman(first: np.ndarray, second: np.ndarray) -> float:
-    """Spearman's rank correlation over pairs of any shape, in [-1, 1]; NaN if either is constant."""
-    from scipy.stats import spearmanr
-
-    both = ~(np.isnan(first) | np.isnan(second))
-    one, other = first[both], second[both]
-    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
-        return _NONE
-    return float(spearmanr(one, other).statistic)
 
 
 def alpha(values: np.ndarray) -> float:
