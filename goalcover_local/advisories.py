@@ -6,6 +6,7 @@ which versions are affected.
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import zipfile
 import zlib
@@ -20,6 +21,7 @@ from packaging.version import InvalidVersion, Version
 
 from .dependencies import LIKE
 from .errors import DataError
+from .terms import digest_of
 
 LARGEST = 16_000_000
 """Bytes of one advisory at most; a longer one counts as malformed and is not read on."""
@@ -27,7 +29,10 @@ LARGEST = 16_000_000
 MOST = 4_000_000_000
 """Bytes of all advisories together at most, unpacked."""
 
-_WHERE_FROM = "Give OSV's all.zip for PyPI, a folder of its JSON files, or one JSON or JSONL file."
+_WHERE_FROM = (
+    "Fetch OSV's database for the ecosystem PyPI: its all.zip (every ecosystem's file has that name), a folder of its "
+    "JSON files, or one JSON or JSONL file."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +55,20 @@ class Finding:
 class Check:
     """What a database knows of some packages.
 
-    `n_malformed` advisories could not be read, and those in `undecided` name an installed package and no version that
-    can be compared: either may hide a finding. `newest` is when the database's latest advisory was modified.
+    `n_advisories` concern PyPI. `n_malformed` could not be read, and those in `undecided` name an installed package
+    and no version that can be compared: either may hide a finding. `newest` is when the latest on PyPI was modified.
     """
 
     findings: tuple[Finding, ...]
     n_advisories: int
     n_malformed: int
     undecided: tuple[str, ...]
-    newest: datetime | None
+    newest: datetime
+
+    @property
+    def complete(self) -> bool:
+        """Whether every advisory could be read and decided."""
+        return not (self.n_malformed or self.undecided)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +120,8 @@ class _Advisory:
 def check(database: Path, packages: Mapping[str, str]) -> Check:
     """What the database says of the packages, given as versions by name. Withdrawn advisories do not count.
 
-    An advisory that cannot be read is counted and passed over. Raises DataError if the database cannot be opened,
-    holds no advisory, or is larger than any real one.
+    An advisory that cannot be read is counted and passed over, one on another ecosystem than PyPI passed over. Raises
+    DataError if the database cannot be opened, holds no advisory on PyPI, or is larger than any real one.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -120,13 +130,16 @@ def check(database: Path, packages: Mapping[str, str]) -> Check:
     wanted = {known: name for name in versions for known in (LIKE.get(name, name), name)}
     found: list[Finding] = []
     undecided: list[str] = []
-    n, n_malformed = 0, 0
+    n, n_others, n_malformed = 0, 0, 0
     newest: datetime | None = None
     for document in _documents(database):
         try:
             if document is None:
                 raise ValueError("too large or unreadable")
             advisory = reader.validate_json(document)
+            if not any(_on_pypi(each) for each in advisory.affected or ()):
+                n_others += 1
+                continue
             modified = advisory.modified.astimezone()
             if advisory.withdrawn is None:
                 found += _findings(advisory, wanted, versions, undecided)
@@ -135,9 +148,33 @@ def check(database: Path, packages: Mapping[str, str]) -> Check:
             continue
         n += 1
         newest = max(newest or modified, modified)
-    if not n:
-        raise DataError(f"{database} holds no advisory that can be read.", _WHERE_FROM)
+    if newest is None:
+        others = f", though {n_others:,} for others" if n_others else ""
+        unread = f"; {n_malformed:,} could not be read" if n_malformed else ""
+        raise DataError(f"{database} holds no advisory for PyPI packages{others}{unread}.", _WHERE_FROM)
     return Check(tuple(_merged(found)), n, n_malformed, tuple(sorted(undecided)), newest)
+
+
+def digest(database: Path) -> str:
+    """The database's SHA-256, 64 hexadecimal digits; of a folder, that of its files' digests by name.
+
+    Raises DataError if it cannot be read.
+    """
+    try:
+        if not database.is_dir():
+            return _digest_of_file(database)
+        return digest_of({path.name: _digest_of_file(path) for path in _members(database)})
+    except OSError as error:
+        raise DataError(f"{database} cannot be read: {type(error).__name__}.", _WHERE_FROM) from error
+
+
+def _digest_of_file(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _on_pypi(affected: _Affected) -> bool:
+    return affected.package is not None and affected.package.ecosystem.partition(":")[0] == "PyPI"
 
 
 def _findings(
@@ -146,10 +183,9 @@ def _findings(
     """A finding for each installed package that the advisory affects. Raises ValueError if it cannot be compared."""
     by_package: dict[str, list[_Affected]] = {}
     for affected in advisory.affected or ():
-        package = affected.package
-        if package is None or package.ecosystem.partition(":")[0] != "PyPI":
+        if affected.package is None or not _on_pypi(affected):
             continue
-        if (known := str(canonicalize_name(package.name))) in wanted:
+        if (known := str(canonicalize_name(affected.package.name))) in wanted:
             by_package.setdefault(wanted[known], []).append(affected)
     found = []
     for name, blocks in by_package.items():
@@ -238,10 +274,9 @@ def _documents(database: Path) -> Iterator[bytes | None]:
 
 def _unpacked(database: Path) -> Iterator[bytes | None]:
     if database.is_dir():
-        for path in sorted(database.glob("*.json")):
-            if stat.S_ISREG(path.lstat().st_mode):
-                with path.open("rb") as stream:
-                    yield _bounded(stream.read(LARGEST + 1))
+        for path in _members(database):
+            with path.open("rb") as stream:
+                yield _bounded(stream.read(LARGEST + 1))
     elif not database.is_file():
         raise DataError(f"{database} is neither a file nor a folder.", _WHERE_FROM)
     elif database.suffix.lower() == ".zip":
@@ -257,6 +292,11 @@ def _unpacked(database: Path) -> Iterator[bytes | None]:
     else:
         with database.open("rb") as stream:
             yield _bounded(stream.read(LARGEST + 1))
+
+
+def _members(folder: Path) -> list[Path]:
+    """A folder's JSON files, by name; no links, no pipes."""
+    return [path for path in sorted(folder.glob("*.json")) if stat.S_ISREG(path.lstat().st_mode)]
 
 
 def _member(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,10 @@ from .folder import VERSION
 from .records import NUMBERS
 
 OPENED = "opened"
-"""The kind of the event before a command's first change; "edited" are the kinds that are not as they were sealed."""
+"""The kind of the event before a command's first change: what the run holds then, in the same words as a seal.
+
+"edited" are the kinds of content that are not as they were sealed, where any are.
+"""
 
 SEALED = "sealed"
 """The kind of the event that seals: how the command ended, and of each kind of content the digest and the count."""
@@ -62,6 +65,14 @@ recording: Recording | None = None
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """What one command wrote to the chain: from `opened` to `sealed`, which is None where it was killed."""
+
+    opened: chain.Event
+    sealed: chain.Event | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """By kind, the digest of what a run holds, and how many."""
 
@@ -90,36 +101,61 @@ def problems(database: sqlite3.Connection) -> list[str]:
 
 
 def begin(database: sqlite3.Connection, command: str) -> tuple[chain.Event, chain.Event]:
-    """The first event and the last, which now says that a command begins to write, and what is not as it was sealed."""
-    edited = unlike_seal(database)
-    last = add(database, OPENED, {"edited": edited} if edited else {}, command)
+    """The first event and the last, which now says that a command begins to write, and what the run holds then."""
+    found = contents(database)
+    edited = _unlike(_standing_seal(database), found)
+    details = _sealing(found) | ({"edited": edited} if edited else {})
+    last = add(database, OPENED, details, command)
     return _events(database, "ORDER BY seq LIMIT 1")[0], last
 
 
 def seal(database: sqlite3.Connection, command: str, outcome: str) -> tuple[chain.Event, chain.Event]:
     """The first event and the last, which now seals what the run holds."""
-    found = contents(database)
-    details = {
-        "outcome": outcome,
-        "format": VERSION,
-        "contents": dict(found.digests),
-        "counts": {kind: n for kind, n in found.counts.items() if n},
-    }
-    last = add(database, SEALED, details, command)
+    last = add(database, SEALED, {"outcome": outcome, **_sealing(contents(database))}, command)
     return _events(database, "ORDER BY seq LIMIT 1")[0], last
 
 
 def unlike_seal(database: sqlite3.Connection) -> list[str] | None:
-    """The kinds of content that are not as they were sealed; None if the last event is no seal of this format.
+    """The kinds of content that are not as they were sealed; None if no seal of this format stands.
 
-    A command that was killed leaves no seal, and a reader meets none while another process writes.
+    A command that was killed leaves no seal, and a reader meets none while another process writes. Events that
+    belong to no command (see `stretches`) neither lift a seal nor are one.
     """
-    last = next(iter(_events(database, "ORDER BY seq DESC LIMIT 1")), None)
-    if last is None or last.kind != SEALED or last.told.get("format") != VERSION:
+    sealed = _standing_seal(database)
+    return _unlike(sealed, contents(database)) if sealed else None
+
+
+def stretches(found: Iterable[chain.Event]) -> tuple[list[Stretch], list[chain.Event]]:
+    """The chain as the commands that wrote it, oldest first, and the events that belong to none of them.
+
+    A command's events follow its `opened` up to its `sealed`, by the same user on the same machine. What stands before
+    the first of all was written by a program that does not record itself.
+    """
+    commands: list[Stretch] = []
+    strays = []
+    for event in found:
+        at_work = commands[-1] if commands and commands[-1].sealed is None else None
+        if event.kind == OPENED:
+            commands.append(Stretch(event))
+        elif at_work is None:
+            strays += [event] if commands or event.kind == SEALED else []
+        elif (event.who, event.host) != (at_work.opened.who, at_work.opened.host):
+            strays.append(event)
+        elif event.kind == SEALED:
+            commands[-1] = replace(at_work, sealed=event)
+    return commands, strays
+
+
+def changed(before: chain.Event, after: chain.Event) -> list[str] | None:
+    """The kinds of content that differ between two events that tell of all; None if they cannot be compared."""
+    one, other = before.told.get("contents"), after.told.get("contents")
+    if (
+        not isinstance(one, dict)
+        or not isinstance(other, dict)
+        or before.told.get("format") != after.told.get("format")
+    ):
         return None
-    sealed = last.told.get("contents")
-    found = contents(database).digests
-    return [kind for kind in KINDS if not isinstance(sealed, dict) or sealed.get(kind) != found[kind]]
+    return [kind for kind in KINDS if one.get(kind) != other.get(kind)]
 
 
 def edits(found: Sequence[chain.Event]) -> list[str]:
@@ -144,6 +180,27 @@ def contents(database: sqlite3.Connection) -> Contents:
             digests[kind] = digest.hexdigest()
             counts[kind] = database.execute(f"SELECT count(*) FROM {tables[0]}").fetchone()[0]
     return Contents(digests, counts)
+
+
+def _sealing(found: Contents) -> dict[str, Any]:
+    """What a run holds as the details of an event."""
+    counts = {kind: n for kind, n in found.counts.items() if n}
+    return {"format": VERSION, "contents": dict(found.digests), "counts": counts}
+
+
+def _standing_seal(database: sqlite3.Connection) -> chain.Event | None:
+    """The seal of the last command that wrote; None if it set none, or one of another format."""
+    commands, _ = stretches(events(database))
+    sealed = commands[-1].sealed if commands else None
+    return sealed if sealed is not None and sealed.told.get("format") == VERSION else None
+
+
+def _unlike(seal: chain.Event | None, found: Contents) -> list[str]:
+    """The kinds of content that are not as they were sealed; none without a seal."""
+    if seal is None:
+        return []
+    sealed = seal.told.get("contents")
+    return [kind for kind in KINDS if not isinstance(sealed, dict) or sealed.get(kind) != found.digests[kind]]
 
 
 def _rows(database: sqlite3.Connection, table: str, columns: str = "*", only: str = "") -> Iterator[bytes]:

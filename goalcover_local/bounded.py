@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,10 @@ from typing import Any
 _PART = r"""(?:[\w-]+|"[^"\n]*"|'[^'\n]*')"""
 _LONG_KEY = re.compile(rf"(?<![\w-])(?:{_PART}[ \t]*+\.[ \t]*+){{64}}")
 """A dotted key of 64 parts: the library takes memory in proportion to the square of their number."""
+
+_MOST_BRACKETS = 400_000
+_MOST_COMMAS = 1_000_000
+"""What a JSON text may have of each: an object of a few bytes takes some hundred of memory."""
 
 
 def text_of(path: Path, most: int) -> str:
@@ -35,5 +40,19 @@ def toml_of(text: str) -> dict[str, Any]:
         raise ValueError("it has a key of 64 parts")
     try:
         return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def json_of(text: bytes, **hooks: Any) -> Any:
+    """The value that a JSON text states; `hooks` go to `json.loads`.
+
+    Raises ValueError if it is no JSON in UTF-8, nested too deeply, or has more than 400,000 lists and objects or
+    1,000,000 commas: a header of safetensors has three and seven for each tensor.
+    """
+    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS or text.count(b",") > _MOST_COMMAS:
+        raise ValueError("it has too many parts")
+    try:
+        return json.loads(text.decode(), **hooks)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

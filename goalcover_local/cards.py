@@ -149,8 +149,8 @@ class Card:
     def mend(self) -> str:
         """How a user gets these weights."""
         if self.source.kind == "directory":
-            return f"Copy the weights to this machine and run `goalcover models add DIR --card {self.name}`."
-        return f"Run `goalcover models pull {self.name}`."
+            return f"Install the bundle again; with a copy of them: `goalcover models add DIR --card {self.name}`."
+        return f"Install the bundle again; with a network: `goalcover models pull {self.name}`."
 
 
 def models_home() -> Path:
@@ -198,7 +198,8 @@ def load_card(name: str) -> Card:
         close = difflib.get_close_matches(name, _names(), n=3, cutoff=0.5)
         close = close or [known for known in _names() if name and name in known][:3]
         hint = f"Did you mean {' or '.join(f'`{known}`' for known in close)}? " if close else ""
-        raise ModelError(f"There is no card named {name!r}.", f"{hint}`goalcover models list` shows every card.")
+        searched = f"{hint}`goalcover models list` shows every card that ships or is in {models_home() / 'cards'}."
+        raise ModelError(f"There is no card named {name!r}.", searched)
     return _read_card(path)
 
 

@@ -99,11 +99,12 @@ def next_event(last: Event | None, kind: str, details: Mapping[str, Any], comman
     other arguments may be text and are left out. Raises StoreError for details that look like text.
     """
     _refuse_text(kind, details)
+    who, host = author()
     fields: dict[str, Any] = {
         "seq": last.seq + 1 if last else 1,
         "at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "who": _user(),
-        "host": _plain(platform.node()),
+        "who": who,
+        "host": host,
         "command": _running() if command is None else command,
         "kind": kind,
         "details": canonical_json(details),
@@ -163,12 +164,13 @@ def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _user() -> str:
-    """The account that runs this process, from the system and not from variables that anyone can set."""
+def author() -> tuple[str, str]:
+    """Who writes the events of this process, and on which host: as the system says, not variables that anyone sets."""
     try:
-        return _plain(pwd.getpwuid(os.getuid()).pw_name)
+        who = _plain(pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:
-        return str(os.getuid())
+        who = str(os.getuid())
+    return who, _plain(platform.node())
 
 
 def _running() -> str:

@@ -19,6 +19,9 @@ DECIDED = "verdict decided"
 WITHDRAWN = "decision withdrawn"
 ACCEPTED = "violation accepted"
 
+REASON_PURGED = "(reason purged)"
+"""What stands for a reason that was purged with the samples' texts; its digest stays in the chain."""
+
 
 @dataclass(frozen=True, slots=True)
 class Decision:

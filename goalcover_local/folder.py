@@ -9,12 +9,13 @@ import re
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from .errors import StoreError
 from .privacy import check_folder
+from .schema import check, made_by
 
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
@@ -86,6 +87,12 @@ TABLES_4 = ("decisions(event INTEGER PRIMARY KEY, json TEXT NOT NULL)",)
 COLUMNS_4 = "ALTER TABLE events ADD COLUMN version TEXT NOT NULL DEFAULT '';"
 """What version 4 added to the events: the package's version."""
 
+ADDED = {2: TABLES_2, 3: TABLES_3, 4: TABLES_4}
+"""The tables by the version that added them."""
+
+on_reading: Callable[[Path, str], None] | None = None
+"""Who is told of each run that is opened for reading: its folder, and its first event's hash, empty without events."""
+
 NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "gcsfuse", "glusterfs", "gpfs", "lustre", "ncp", "nfs"),
     *("panfs", "pvfs2", "rclone", "s3fs", "smb", "sshfs"),
@@ -138,7 +145,7 @@ def open_database(folder: Path, held: ExitStack, *, write: bool, create: bool) -
     """A connection to the run's file; `held` closes it and, after it, lets go of the lock.
 
     Raises StoreError if the run is absent, locked, damaged, of a newer version, another program's, or on a disk
-    that is full or not writable.
+    that is full or not writable; or if its file holds more than our tables, such as a trigger.
     """
     with failures_told(folder), _system_failures_told(folder):
         return _open(folder, held, write, create)
@@ -157,9 +164,12 @@ def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.C
     else:
         database = _connect(folder, "mode=ro", _other_ways_to_read(folder))
     held.callback(database.close)
+    database.execute("BEGIN")  # another process may complete it meanwhile
     version = _version(database, folder)
     if not version and not may_create:
         raise absent
+    _check_schema(database, folder, version)
+    database.execute("COMMIT")
     if write:
         _restrict(folder)
         _prepare(database, folder, version)
@@ -167,7 +177,14 @@ def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.C
         check_folder(folder)
         _complete(database, version, "TEMP ")
         database.execute("PRAGMA query_only = ON")
+        if on_reading is not None:
+            on_reading(folder, _first_hash(database))
     return database
+
+
+def _first_hash(database: sqlite3.Connection) -> str:
+    found = database.execute("SELECT CAST(hash AS BLOB) FROM events ORDER BY seq LIMIT 1").fetchone()
+    return found[0].decode("utf-8", "replace") if found else ""
 
 
 def _make_folder(folder: Path) -> None:
@@ -221,7 +238,9 @@ def _connect(folder: Path, way: str, other_ways: Iterator[str]) -> sqlite3.Conne
         try:
             database = sqlite3.connect(address, timeout=30, isolation_level=None, uri=True)
             held.callback(database.close)
-            database.executescript("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;")
+            database.executescript(
+                "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"
+            )
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
         except sqlite3.OperationalError as error:
             barred = _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
@@ -256,14 +275,33 @@ def _restrict(folder: Path) -> None:
             path.chmod(mode)
 
 
+def _check_schema(database: sqlite3.Connection, folder: Path, version: int) -> None:
+    """Nothing. Raises StoreError unless the file holds the tables of that version (0: none), and nothing else.
+
+    Tables of later versions may be there, as completing leaves them that was cut off.
+    """
+    later = {table.partition("(")[0] for table in _added_after(version)} if version else set()
+    may = [entry for entry in made_by(_script(VERSION)) if entry.table in later]
+    check(database, folder / DATABASE, made_by(_script(version)), may)
+
+
+def _script(version: int) -> str:
+    """What makes the tables of that version in an empty file."""
+    tables = "".join(f"CREATE TABLE {table};" for number in ADDED if number <= version for table in ADDED[number])
+    return f"{TABLES_1} {tables} {COLUMNS_4 if version >= 4 else ''}" if version else ""
+
+
+def _added_after(version: int) -> list[str]:
+    return [table for number, tables in ADDED.items() if number > version for table in tables]
+
+
 def _complete(database: sqlite3.Connection, version: int, where: str = "") -> None:
     """Adds the tables that a run of an older version lacks: in the file, or empty ones for this connection alone.
 
     No others: an empty table of this connection would hide the one in the file.
     """
     if version < VERSION:
-        lacking = (*(TABLES_2 if version < 2 else ()), *(TABLES_3 if version < 3 else ()), *TABLES_4)
-        tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in lacking)
+        tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in _added_after(version))
         whole = f"BEGIN IMMEDIATE; {tables} {COLUMNS_4} PRAGMA user_version = {VERSION}; COMMIT;"
         database.executescript(tables if where else whole)
 

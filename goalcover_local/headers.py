@@ -6,7 +6,6 @@ A header is written by a stranger: every length is held against the file's size 
 from __future__ import annotations
 
 import io
-import json
 import math
 import os
 import stat
@@ -16,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .bounded import json_of
 from .errors import ModelError
 
-_LONGEST_SAFETENSORS = 20_000_000
+_LONGEST_SAFETENSORS = 10_000_000
 _LONGEST_GGUF = 1 << 26
 """Bytes of a header: several times what the largest models published have in one file."""
 
@@ -91,7 +91,7 @@ def check_safetensors(path: Path) -> None:
     """Nothing; the file's header is sound, and its tensors fill the rest of the file without a hole.
 
     Raises ModelError naming the file and what is wrong: CutShort if bytes are missing at its end. Reads the header
-    alone, at most 20 MB (https://github.com/huggingface/safetensors, "Format").
+    alone, at most 10 MB (https://github.com/huggingface/safetensors, "Format").
     """
     with _explained(path), opened(path) as stream:
         size = os.fstat(stream.fileno()).st_size
@@ -106,9 +106,9 @@ def check_safetensors(path: Path) -> None:
     if not text.startswith(b"{"):
         raise ModelError(f"{path} has a header that is no JSON object.", _DISTRUST)
     try:
-        tensors = json.loads(text.decode(), object_pairs_hook=_once, parse_float=_no_number, parse_constant=_no_number)
-    except (ValueError, RecursionError) as error:
-        what = str(error) if isinstance(error, _Twice) else "is no valid JSON"
+        tensors = json_of(text, object_pairs_hook=_once, parse_float=_no_number, parse_constant=_no_number)
+    except ValueError as error:
+        what = str(error) if isinstance(error, _Twice) else "is no valid JSON, or has too many parts"
         raise ModelError(f"{path} has a header that {what}.", _DISTRUST) from None
     notes = tensors.pop("__metadata__", {})
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):

@@ -1,4 +1,4 @@
-"""The ledger: one chain of events for a user, across all runs, in `ledger.jsonl` of the home folder.
+"""The ledger: one chain of events for a user, across all runs, in `ledger.jsonl` of the state folder.
 
 Each line is an event (see `chain`). An event is appended under a lock and is on the disk before `append` returns; only
 then does `ledger.head` name it, so that lines cut from the end are missed. What a crash left of a half-written line is
@@ -22,7 +22,7 @@ from typing import Any, BinaryIO, NamedTuple
 from .chain import Event, from_line, next_event, problems
 from .errors import GoalCoverError, GoalError, StoreError
 from .files import replace_file
-from .resources import home
+from .resources import state
 from .terms import canonical_json
 
 FILE = "ledger.jsonl"
@@ -78,7 +78,7 @@ class Reading:
 
 def path() -> Path:
     """The ledger's file; it need not exist."""
-    return home() / FILE
+    return state() / FILE
 
 
 def append(kind: str, details: Mapping[str, Any], command: str | None = None) -> Event:
@@ -98,7 +98,7 @@ def append(kind: str, details: Mapping[str, Any], command: str | None = None) ->
         why = error.strerror if isinstance(error, OSError) else "its head stays behind"
         raise StoreError(
             f"The ledger {place} cannot be written ({why}).",
-            "Check its permissions and the space there, or set GOALCOVER_HOME to a folder of your own.",
+            "Check its permissions and the space there, or set GOALCOVER_STATE to a folder of your own.",
         ) from None
 
 

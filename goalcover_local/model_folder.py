@@ -1,6 +1,6 @@
 """What lies in a model's folder: the files that a loader reads, and nothing that could run code or points elsewhere.
 
-safetensors only. Chat templates are Jinja, and transformers renders them in its sandbox.
+safetensors only. Chat templates are Jinja: transformers renders them in its sandbox, `engines.template` within bounds.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from . import bounded
 from .errors import ModelError
 from .headers import CutShort, check_safetensors, opened, refuse_special
 
@@ -184,12 +185,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def json_of(path: Path) -> Any:
-    """The value in a JSON file. Raises ValueError if it is malformed, too large or nested too deeply."""
+    """The value in a JSON file. Raises ValueError if it is malformed, too large, too deep or of too many parts."""
     with opened(path) as stream:
         text = stream.read(_LONGEST_JSON + 1)
-    try:
-        if len(text) > _LONGEST_JSON:
-            raise ValueError("too large")
-        return json.loads(text.decode())
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
+    if len(text) > _LONGEST_JSON:
+        raise ValueError("it is too large")
+    return bounded.json_of(text)

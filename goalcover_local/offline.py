@@ -2,21 +2,27 @@
 
 The switches ask libraries to stay offline; the guard does not ask. It is an audit hook (PEP 578), so it sees the
 sockets that Python opens in this process. CPython looks a name up before it audits a `connect` to it, and never audits
-`listen`: so the methods of `socket.socket` ask the guard first as well.
+`listen`: so the methods of `socket.socket` ask the guard first as well, and an Internet socket of another class, such
+as the C type `socket.SocketType`, is refused.
 
 Every Python that is started with this process's environment shuts itself (`for_children`): workers that are spawned or
 come from a fork server, compilers' and vLLM's processes, programs of others. What is forked inherits the guard. Not
 covered are a Python older than 3.8, or started with -I, -E, -S or another environment; programs that are not Python;
 and native code (gloo, NCCL, torch's TCPStore, ZeroMQ, uvloop): only an empty network namespace holds those. The guard
-is against libraries and mistakes, not against Python code that means harm, which can reach libc. Loopback and Unix
-sockets are let be, whoever listens there.
+is against libraries and mistakes, not against Python code that means harm: it can reach libc, or call the C type's
+methods on a socket of ours. Loopback and Unix sockets are let be, whoever listens there, such as a proxy or a tunnel;
+but for port 53 of loopback, where a resolver would pass every question on. One that is asked over a Unix socket or
+over D-Bus (nscd, systemd-resolved) is not seen.
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import ipaddress
+import operator
 import os
+import re
 import socket
 import sys
 import threading
@@ -60,11 +66,11 @@ GUARD_FOLDER = Path(__file__).resolve().parent / "guard"
 MOST_TOLD = 1000
 """How many refusals of one process witnesses hear of: a library that tries for ever must not fill a disk."""
 
-LONGEST_NAME = 200
-"""Characters of a host that are told: what an event of an audit trail may hold."""
+NAME_SERVER = 53
+"""The port of DNS: what is asked there leaves the machine, even where the resolver listens on loopback."""
 
 Witness = Callable[[str, str], object]
-"""Is told of a refused attempt: the audit event, such as "socket.connect", and the host that it was for."""
+"""Is told of a refused attempt: the audit event, such as "socket.connect", and for which host, as `_named` tells it."""
 
 refused: list[str] = []
 """Attempts that the guard refused, as `event host`."""
@@ -76,6 +82,14 @@ _aside = threading.local()
 _INTERNET = (socket.AF_INET, socket.AF_INET6)
 _MULTIPATH_TCP = 262
 _PROTOCOLS = (0, -1, socket.IPPROTO_TCP, socket.IPPROTO_UDP, _MULTIPATH_TCP)
+_SOCKET = socket.socket
+_LABEL = "[A-Za-z0-9-]{1,63}"
+_HOST_NAME = re.compile(rf"(?=.{{1,253}}\Z)(?:{_LABEL}\.)*({_LABEL}\.{_LABEL})")
+"""A host's name, its last two labels as a group."""
+
+_NO_NAMES = ("", "<broadcast>")
+"""What Python itself takes for every address and for all neighbours."""
+
 _TYPE = 0xF
 """The bits of a socket's type that are not flags."""
 _ADDRESS_AT = {"bind": 0, "connect": 0, "connect_ex": 0, "sendto": -1, "sendmsg": 3}
@@ -90,8 +104,9 @@ def switch_offline() -> None:
 def shut() -> None:
     """Nothing; from now on what would leave the machine raises NetworkRefused, here and in Python children.
 
-    Refused are: connecting, sending and listening anywhere but on loopback, looking up any name but "localhost", every
-    reverse lookup, and sockets that are neither TCP, UDP nor Unix. There is no way back but `opened`.
+    Refused are: connecting, sending and listening anywhere but on loopback, and to a name server even there; looking up
+    any name but "localhost", and every reverse lookup; sockets that are neither TCP, UDP nor Unix, or that are not of
+    the class `socket.socket`. There is no way back but `opened`.
     """
     if not _guard["installed"]:
         sys.addaudithook(_hook)
@@ -155,7 +170,7 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
     if not _guard["shut"] or not event.startswith("socket."):
         return
     if event == "socket.__new__":
-        _check_kind(*arguments[1:4])
+        _check_kind(*arguments[:4])
     elif event in ("socket.connect", "socket.bind", "socket.sendto", "socket.sendmsg"):
         _check_address(event, *arguments[:2])
     elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
@@ -184,9 +199,16 @@ def _asking_first(method: str) -> Callable[..., Any]:
     return asked
 
 
-def _check_kind(family: int, kind: int, protocol: int) -> None:
-    """Nothing; raises NetworkRefused for a socket that is neither TCP, UDP nor Unix. -1 stands for what is not said."""
-    if family in (socket.AF_UNIX, -1):
+def _check_kind(made: Any, family: int, kind: int, protocol: int) -> None:
+    """Nothing; raises NetworkRefused for a socket that is neither TCP, UDP nor Unix, or whose methods ask nobody.
+
+    -1 stands for what is not said: a socket that is adopted says nothing.
+    """
+    if family == socket.AF_UNIX:
+        return
+    if not issubclass(type(made), _SOCKET):
+        _refuse("socket.__new__", "open", "a socket past Python's own class")
+    if family == -1:
         return
     plain = kind == -1 or kind & _TYPE in (socket.SOCK_STREAM, socket.SOCK_DGRAM)
     if family not in _INTERNET or not plain or protocol not in _PROTOCOLS:
@@ -198,11 +220,14 @@ def _check_address(event: str, opened: socket.socket, address: Any) -> None:
     if address is None or opened.family == socket.AF_UNIX:
         return
     host = _host(address)
+    listens = event in ("socket.bind", "socket.listen")
     if opened.family in _INTERNET and (not isinstance(address, tuple) or _loopback(host)):
+        if not listens and _port(address) == NAME_SERVER:
+            _refuse(event, "ask", f"the name server at {_named(host)}")
         return
     if event == "socket.bind" and _looks_for_a_port(opened, address):
         return
-    _refuse(event, "listen at" if event in ("socket.bind", "socket.listen") else "reach", _named(host))
+    _refuse(event, "listen at" if listens else "reach", _named(host))
 
 
 def _looks_for_a_port(opened: socket.socket, address: Any) -> bool:
@@ -213,6 +238,13 @@ def _looks_for_a_port(opened: socket.socket, address: Any) -> bool:
 
 def _host(address: Any) -> Any:
     return tuple.__getitem__(address, 0) if isinstance(address, tuple) and address else None
+
+
+def _port(address: Any) -> int | None:
+    try:
+        return int(operator.index(tuple.__getitem__(address, 1)))
+    except (TypeError, IndexError):
+        return None
 
 
 def _loopback(host: Any) -> bool:
@@ -236,12 +268,24 @@ def _loopback(host: Any) -> bool:
 
 
 def _named(host: Any) -> str:
-    """What is told of a host: one line of printable ASCII."""
+    """What is told of a host: an address, or a name's last two labels; of anything else its length and digest.
+
+    A name may have been made of a sample's words.
+    """
     if isinstance(host, bytes | bytearray):
         host = bytes(host).decode("ascii", "backslashreplace")
-    text = str.__str__(host) if isinstance(host, str) else f"<{type(host).__name__}>"
-    plain = text[:LONGEST_NAME].encode("ascii", "backslashreplace").decode()
-    return "".join(sign if sign.isprintable() else "?" for sign in plain)[:LONGEST_NAME]
+    if not isinstance(host, str):
+        return f"<{type(host).__name__}>"
+    text = str.__str__(host)
+    if text in _NO_NAMES:
+        return text
+    try:
+        return str(ipaddress.ip_address(text)).partition("%")[0]
+    except ValueError:
+        if found := _HOST_NAME.fullmatch(text):
+            return found[1]
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"a name of {len(text)} characters (SHA-256 {digest[:12]})"
 
 
 def _refuse(event: str, what: str, host: str) -> NoReturn:

@@ -2,7 +2,8 @@
 
 What stays: goal and subgoals, judgements with their failures, gaps and recommendations as counts, trainings, events,
 answers of models that are numbers. What goes: inputs, outputs, rows as they were read, explanations, what models wrote
-(names of missing capabilities, recommendations, candidates, responses). Reference samples, which ship, stay too.
+(names of missing capabilities, recommendations, candidates, responses), and people's reasons for their decisions.
+Reference samples, which ship, stay too, and of the files in the folder those whose content is certain (see `beside`).
 
 Nothing is lost half: each step may be done again, so that a purge which was killed is finished by the next one.
 """
@@ -18,9 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .audit import add
+from .beside import Files, files
+from .decisions import REASON_PURGED
 from .errors import StoreError
-from .folder import DATABASE, LOCK
-from .records import PURGED, as_bytes, as_record, as_text, from_record, insert_sample
+from .records import PURGED, as_bytes, as_json, as_record, as_text, from_record, insert_sample
 from .scales import reference_samples
 from .store import Run
 from .terms import Gap, MissingCapability, Recommendation, Refusal, Sample, digest_of
@@ -32,19 +35,7 @@ GIVEN = "samples given again"
 REMOVED = "(purged)"
 """What stands in gaps and recommendations where a text was."""
 
-WRITTEN = ("data", "mix")
-"""Folders in a run's that `goalcover experiment` makes, and fills with rows."""
-
-TRAINED = "policies"
-"""The folder in a run's that holds a folder for each training."""
-
-COUNTED = (
-    *("experiment.json", "experiment.md", "experiment-scores.svg", "experiment-subgoals.svg", "validation.svg"),
-    *("curve.svg", "adapter", "checkpoints"),
-)
-"""What lies in a run's folder, or in a training's, and holds numbers or weights alone."""
-
-CHANGED = ("samples", "rows", "explanations", "answers", "gaps", "recommendations", "candidates")
+CHANGED = ("samples", "rows", "explanations", "answers", "gaps", "recommendations", "candidates", "decisions")
 """The tables from which texts go."""
 
 NAMED = ("rows", "refusals", "origin")
@@ -52,9 +43,9 @@ NAMED = ("rows", "refusals", "origin")
 
 KEPT = (
     *("goals", "subgoals", "goal_subgoals", "data", "judges", "judgements", "truncations", "scales", "counters"),
-    *("events", "decisions", "trainings", "steps", "checkpoints"),
+    *("events", "trainings", "steps", "checkpoints"),
 )
-"""The tables that hold no text of a sample; a person's reason for a decision is that person's."""
+"""The tables that hold no text of a sample."""
 
 
 class Texts(NamedTuple):
@@ -67,19 +58,7 @@ class Texts(NamedTuple):
     gaps: int
     recommendations: int
     candidates: int
-
-
-class Files(NamedTuple):
-    """What lies in a run's folder beside the run itself.
-
-    `rows` are files that an experiment filled with rows, `others` those whose content is not known, `policies` the
-    trainings whose weights lie there, `runs` the folders of other runs.
-    """
-
-    rows: tuple[Path, ...]
-    others: tuple[Path, ...]
-    policies: tuple[Path, ...]
-    runs: tuple[Path, ...]
+    reasons: int
 
 
 def is_purged(run: Run) -> bool:
@@ -96,49 +75,15 @@ def is_begun(run: Run) -> bool:
 def texts(run: Run) -> Texts:
     """How many texts of each kind a purge would remove."""
     n = {table: int(run._read(f"SELECT count(*) FROM {table}")[0][0]) for table in ("explanations", "candidates")}
-    whole = "input <> ? AND hex(digest) NOT IN (SELECT value FROM json_each(?))"
     return Texts(
-        samples=run._read(f"SELECT count(*) FROM samples WHERE {whole}", (PURGED, _references()))[0][0],
+        samples=run._read(f"SELECT count(*) FROM samples WHERE {_WHOLE}", _purged())[0][0],
         rows=run._read("SELECT count(*) FROM rows WHERE raw <> ?", (PURGED,))[0][0],
         answers=sum(1 for _ in _telling(run._read("SELECT key, json FROM answers"))),
         gaps=sum(gap != _without_words(gap) for gap in run.gaps()),
         recommendations=sum(each != _without_text(each) for each in run.recommendations()),
+        reasons=sum(text != _without_reason(text) for (text,) in run._read("SELECT json FROM decisions")),
         **n,
     )
-
-
-def files(run: Run) -> Files:
-    """What lies in the run's folder beside the run itself; links are never followed."""
-    found: dict[str, list[Path]] = {name: [] for name in Files._fields}
-    for path in sorted(run.folder.iterdir()):
-        if path.name == LOCK or path.name.startswith(DATABASE):
-            continue
-        if _is_folder(path) and (path / DATABASE).is_file():
-            found["runs"].append(path)
-        elif _is_folder(path) and path.name == TRAINED:
-            inside = sorted(path.iterdir())
-            found["policies"] += filter(_is_folder, inside)
-            for each in inside:
-                found["others"] += _unknown(each) if _is_folder(each) else [each]
-        elif _is_folder(path) and path.name in WRITTEN:
-            found["rows"] += _inside(path)
-        elif path.name not in COUNTED:
-            found["others"] += _inside(path)
-    return Files(**{name: tuple(paths) for name, paths in found.items()})
-
-
-def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.is_symlink()
-
-
-def _unknown(training: Path) -> list[Path]:
-    """The files in a training's folder whose content is not known."""
-    return [file for each in sorted(training.iterdir()) if each.name not in COUNTED for file in _inside(each)]
-
-
-def _inside(path: Path) -> list[Path]:
-    """The path itself, or all files and links in the folder that it is."""
-    return [each for each in sorted(path.rglob("*")) if not _is_folder(each)] if _is_folder(path) else [path]
 
 
 def purge(run: Run, *, ids: bool = False, others: bool = False) -> tuple[Texts, Files]:
@@ -146,8 +91,8 @@ def purge(run: Run, *, ids: bool = False, others: bool = False) -> tuple[Texts, 
 
     With `ids`, ids of rows, names of files and the data's path give way to their digests; with `others`, files of
     unknown content go as well. Runs inside the folder are not touched: they are to be purged by themselves. Not one
-    byte of a text is left in the run's file. Raises StoreError if another program keeps the file open, or if a file
-    cannot be removed: then the purge is not finished, and may be tried again.
+    byte of a text is left in the run's file. Raises StoreError if another program keeps the file open, if a file cannot
+    be removed, or if a text is there afterwards all the same: then the purge is not finished, and may be tried again.
     """
     held, lying = texts(run), files(run)
     told = {**held._asdict(), "ids": ids, "files": len(lying.rows) + (len(lying.others) if others else 0)}
@@ -160,8 +105,20 @@ def purge(run: Run, *, ids: bool = False, others: bool = False) -> tuple[Texts, 
     for path in (*lying.rows, *(lying.others if others else ())):
         _remove_file(run.folder, path)
     _shrink(run)
-    run.event(ENDED, told)
+    with run._transaction() as database:
+        add(database, ENDED, told)
+        _check(run)
     return held, lying
+
+
+def _check(run: Run) -> None:
+    """Nothing; raises StoreError if the run holds a text that was to be removed."""
+    if left := {name: n for name, n in texts(run)._asdict().items() if n}:
+        raise StoreError(
+            f"The run {run.folder} still holds texts ({', '.join(f'{n} {name}' for name, n in left.items())}),"
+            " so the purge is not finished.",
+            "Something in its file puts them back: run the same command again, and if that does not help, delete it.",
+        )
 
 
 def give_again(run: Run, rows: Iterable[Sample | Refusal]) -> int:
@@ -191,17 +148,17 @@ def give_again(run: Run, rows: Iterable[Sample | Refusal]) -> int:
     return position
 
 
-def _references() -> str:
-    """The digests of the reference samples as a JSON list, in SQLite's capitals."""
-    return json.dumps([sample.digest.upper() for sample in reference_samples()])
+_WHOLE = "(input <> ?1 OR output <> ?1) AND hex(digest) NOT IN (SELECT value FROM json_each(?2))"
+"""Which samples have their text, and are none of ours; the values are `_purged()`."""
+
+
+def _purged() -> tuple[bytes, str]:
+    """What stands for a text, and the digests of the reference samples as a JSON list, in SQLite's capitals."""
+    return PURGED, json.dumps([sample.digest.upper() for sample in reference_samples()])
 
 
 def _remove_texts(database: sqlite3.Connection) -> None:
-    database.execute(
-        "UPDATE samples SET input = :none, output = :none"
-        " WHERE input <> :none AND hex(digest) NOT IN (SELECT value FROM json_each(:kept))",
-        {"none": PURGED, "kept": _references()},
-    )
+    database.execute(f"UPDATE samples SET input = ?1, output = ?1 WHERE {_WHOLE}", _purged())
     database.execute("UPDATE rows SET raw = ?", (PURGED,))
     for table in ("explanations", "candidates"):
         database.execute(f"DELETE FROM {table}")
@@ -213,6 +170,8 @@ def _remove_texts(database: sqlite3.Connection) -> None:
     for position, text in database.execute("SELECT position, json FROM recommendations").fetchall():
         record = as_record(_without_text(from_record(Recommendation, text)))
         database.execute("UPDATE recommendations SET json = ? WHERE position = ?", (record, position))
+    for event, text in database.execute("SELECT event, json FROM decisions").fetchall():
+        database.execute("UPDATE decisions SET json = ? WHERE event = ?", (_without_reason(text), event))
 
 
 def _remove_ids(database: sqlite3.Connection) -> None:
@@ -264,6 +223,10 @@ def _without_words(gap: Gap) -> Gap:
 def _without_text(each: Recommendation) -> Recommendation:
     actions = tuple(replace(action, text=REMOVED) for action in each.actions)
     return replace(each, issue=REMOVED, fix=REMOVED, actions=actions)
+
+
+def _without_reason(decision: str) -> str:
+    return as_json({**json.loads(decision), "reason": REASON_PURGED})
 
 
 def _remove_file(folder: Path, path: Path) -> None:

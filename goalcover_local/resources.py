@@ -22,8 +22,18 @@ def shipped(name: Shipped) -> Path:
 
 
 def home() -> Path:
-    """The folder of the user's cards, weights and ledger; it need not exist."""
-    if chosen := os.environ.get("GOALCOVER_HOME"):
+    """The folder of cards and weights, which users may share; it need not exist."""
+    return _folder("GOALCOVER_HOME", "XDG_DATA_HOME", "share")
+
+
+def state() -> Path:
+    """The folder of the user's ledger, which is nobody else's; it need not exist."""
+    return _folder("GOALCOVER_STATE", "XDG_STATE_HOME", "state")
+
+
+def _folder(own: str, common: str, usual: str) -> Path:
+    """The folder that the variable `own` names; else `goalcover` in the one that `common` names, or in ~/.local."""
+    if chosen := os.environ.get(own):
         return Path(chosen).expanduser().absolute()
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data).absolute() / "goalcover"
+    place = os.environ.get(common) or Path.home() / ".local" / usual
+    return Path(place).absolute() / "goalcover"

@@ -17,6 +17,7 @@ from .model_folder import MANIFEST, Absent, Altered, Incomplete, State, WeightsE
 from .terms import canonical_json, digest_of
 
 _STRICT = {"extra": "forbid"}
+_ELSEWHERE = "Set GOALCOVER_HOME to where models are"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,8 @@ def read_manifest(name: str, mend: str = "") -> Manifest:
             raise Incomplete(f"{folder} holds no {MANIFEST}.", mend) from None
         if partial_folder(name).exists():
             raise Incomplete(f"The weights of {name} arrived only in part.", mend) from None
-        raise Absent(f"The weights of {name} are not on this machine.", mend) from None
+        mend = f"{_ELSEWHERE}, or {mend[0].lower()}{mend[1:]}" if mend else f"{_ELSEWHERE}."
+        raise Absent(f"There are no weights of {name} in {folder}.", mend) from None
     except (OSError, ValueError, ModelError) as error:
         raise Altered(f"{folder / MANIFEST} is unreadable.", mend) from error
 

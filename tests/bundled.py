@@ -33,7 +33,7 @@ def script(name: str) -> ModuleType:
     loader = importlib.machinery.SourceFileLoader(f"script_{name}", str(SCRIPTS / name))
     spec = importlib.util.spec_from_loader(loader.name, loader)
     assert spec is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
 

@@ -22,16 +22,18 @@ from hypothesis import strategies as st
 from judged import GOAL, SUBGOALS, judged_run
 from test_chain import verified_by_anyone
 
-from goalcover_local import __version__, audit, ledger
+from goalcover_local import __version__, audit, chain, ledger
+from goalcover_local.cli import trail
 from goalcover_local.cli.trail import BEGAN, ENDED, RUN_OPENED, RUN_SEALED, outcome
 from goalcover_local.decisions import ACCEPTED, DECIDED, acceptances, note_acceptances
 from goalcover_local.folder import DATABASE, TABLES_4
 from goalcover_local.store import Run
-from goalcover_local.terms import Candidate, Checks, Finding, Gap, Judgement, Recommendation, Sample
+from goalcover_local.terms import Candidate, Checks, Finding, Gap, Judgement, Recommendation, Sample, canonical_json
 from goalcover_local.trainings import Trainings
 from goalcover_local.weights import Weights
 
 CANARY = "PRIVATE-CANARY"
+VOUCHES = "It vouches for the chain up to there"
 DECIDE = ("decide", "run", "causes", "--verdict", "gap", "--reason", f"{CANARY} says so.")
 
 
@@ -85,7 +87,8 @@ def test_a_command_that_only_reads_is_in_the_ledger_alone(goalcover: Goalcover, 
     assert "Audit: " not in goalcover("show", "run", "--json").err
     goalcover("show", "nowhere", code=1)
     goalcover("show", "run", "--no-such", code=2)
-    assert len(events()) == n and kinds()[4:] == [BEGAN, ENDED] * 3
+    assert len(events()) == n and [kind for kind in kinds()[4:] if kind in (BEGAN, ENDED)] == [BEGAN, ENDED] * 3
+    assert not {RUN_OPENED, RUN_SEALED} & set(kinds()[4:])
     assert [event.told["code"] for event in ledger.read().events if event.kind == ENDED] == [0, 0, 1, 2]
 
 
@@ -142,7 +145,7 @@ def test_a_home_that_cannot_be_written_stops_no_command(
     goalcover: Goalcover, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("GOALCOVER_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("GOALCOVER_STATE", str(tmp_path / "file"))
     said = goalcover(*DECIDE)
     assert said.err.count("Warning: The ledger ") == 1 and "Audit: 7 events" in said.err
 
@@ -201,7 +204,7 @@ def test_whatever_is_edited_is_named_and_an_unedited_run_is_not(
     goalcover: Goalcover, run: Path, tmp_path: Path
 ) -> None:
     everything(run)
-    assert "Contents: not sealed since they were last written" not in goalcover("audit", "verify", "run", code=1).out
+    assert "UNSEALED" not in goalcover("audit", "verify", "run", code=1).out
     goalcover(*DECIDE)
     whole = (run / DATABASE).read_bytes()
     with Run.open(run, write=False) as opened:
@@ -225,12 +228,12 @@ def test_an_edit_is_a_finding_and_stays_one_when_commands_go_on(goalcover: Goalc
     assert "WRONG: When event 5 was written, judgements were not as sealed before it." in verified(goalcover, code=1)
 
 
-def test_what_is_not_sealed_cannot_be_told_and_is_no_alarm(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
+def test_what_was_never_sealed_is_told_and_is_no_alarm(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
     data = rows(tmp_path / "more.jsonl", ("What?", "yes"))
     judged_run(tmp_path / "library", data, {"yes": (0.2, 0.9)})
-    said = verified(goalcover, "library")
-    assert "not sealed since they were last written (test did not seal them)" in said
-    assert "Ledger: does not know this run" in said
+    said = verified(goalcover, "library", code=3)
+    assert "UNSEALED: No command sealed the contents" in said and "WRONG" not in said
+    assert "The ledger of this user does not know this run: made by another user or on another machine?" in said
 
 
 def verified(goalcover: Goalcover, *arguments: object, code: int = 0) -> str:
@@ -275,14 +278,18 @@ def test_a_run_that_was_rolled_back_is_found_by_the_ledger_and_by_a_head_kept_el
     early = events()[-1].hash
     goalcover(*DECIDE)
     head = events()[-1].hash
-    assert "Head: given, stands as event 7, its last.\n" in verified(goalcover, "run", "--head", head)
-    assert "Head: given, stands as event 4, and 3 events came after." in verified(goalcover, "run", "--head", early)
+    assert f"7, its last. {VOUCHES}, and for the contents that it seals.\n" in verified(
+        goalcover, "run", "--head", head
+    )
+    said = verified(goalcover, "run", "--head", early[:12])
+    alone = "for the contents, the last seal and the ledger alone do"
+    assert f"Head: given, stands as event 4, and 3 events came after. {VOUCHES}; {alone}." in said
     shutil.rmtree(run)
     shutil.copytree(tmp_path / "backup", run)
     assert "cut off, rolled back or rewritten" in verified(goalcover, code=1)
     ledger.path().unlink()
     ledger.path().with_name(ledger.HEAD).unlink()
-    assert "WRONG" not in verified(goalcover, "run")
+    assert "does not know it: it was removed or cut" in verified(goalcover, "run", code=1)
     assert f"WRONG: The head {head} is not in the chain" in verified(goalcover, "run", "--head", head, code=1)
 
 
@@ -316,7 +323,7 @@ def test_the_ledger_is_verified_without_a_run_and_its_own_head_too(goalcover: Go
     assert "WRONG: Events 3 to 4 are missing." in verified(goalcover, "--ledger", code=1)
 
 
-@pytest.mark.parametrize("arguments", [("run", "run", "--head", "0" * 64), ("run", "--head", "3fa9")])
+@pytest.mark.parametrize("arguments", [("run", "run", "--head", "0" * 64), ("run", "--head", "0" * 11)])
 def test_a_head_is_a_hash_of_one_run(goalcover: Goalcover, run: Path, arguments: tuple[str, ...]) -> None:
     goalcover("audit", "verify", *arguments, code=2)
 
@@ -347,21 +354,223 @@ def test_killed_between_the_ledger_and_the_run_nothing_false_is_told(goalcover: 
     environment = {**os.environ, "PYTHONPATH": str(Path(audit.__file__).parents[1])}
     killed = subprocess.run(command, env=environment, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    said = verified(goalcover, "run", "--ledger")
+    told = NOT_SEALED.get(at, "")
+    said = verified(goalcover, "run", "--ledger", code=3 if told else 0)
     assert "WRONG" not in said and f"Chain: {4 if RUN_OPENED in at else 7} events, whole" in said
+    assert told in said and ("UNSEALED" in said) == bool(told)
     goalcover(*DECIDE)
-    assert "WRONG" not in verified(goalcover, "run", "--ledger")
+    said = verified(goalcover, "run", "--ledger")
+    assert "WRONG" not in said and "UNSEALED" not in said
+    if told:
+        assert f"  {told.removeprefix('UNSEALED: ')}" in said, "told for ever"
 
 
-def test_killed_while_it_writes_the_contents_are_not_vouched_for(
+NOT_SEALED = {
+    f"after {RUN_OPENED}": "UNSEALED: A command was killed before its first change (goalcover decide, ",
+    f"before {RUN_SEALED}": "UNSEALED: goalcover decide was killed as it sealed, and the ledger does not know event 7:",
+}
+"""What is told where a kill struck."""
+
+
+def killed(folder: Path, command: str = "goalcover assess", *statements: str) -> None:
+    """A command begins, changes the run, and is killed before it seals."""
+    with sqlite3.connect(folder / DATABASE) as database:
+        first, opened = audit.begin(database, command)
+        trail._opening(folder, first, opened)
+        for statement in statements:
+            database.execute(statement)
+    database.close()
+
+
+def test_killed_while_it_writes_the_contents_are_not_vouched_for_until_the_next_seal(
+    goalcover: Goalcover, run: Path
+) -> None:
+    killed(run)
+    said = verified(goalcover, code=3)
+    assert "UNSEALED: goalcover assess began at event 5 (20" in said and "WRONG" not in said
+    goalcover(*DECIDE)
+    said = verified(goalcover)
+    assert "Contents: as event 8 sealed them" in said and "UNSEALED" not in said
+
+
+def test_what_was_changed_between_a_kill_and_the_next_command_is_bounded_and_told_for_ever(
+    goalcover: Goalcover, run: Path
+) -> None:
+    killed(run)
+    goalcover(*DECIDE)
+    nothing = "A command was killed between events 5 and 6 ("
+    assert nothing in verified(goalcover) and "; what was changed there (in the end, nothing) cannot" in verified(
+        goalcover
+    )
+    killed(run, "goalcover assess", "INSERT INTO counters VALUES ('n', 1)")
+    change(run, "UPDATE judgements SET p0 = p5, p5 = p0 WHERE sample = 1 AND subgoal = 2")
+    for _ in range(2):
+        goalcover(*DECIDE)
+        said = verified(goalcover)
+        assert "between events 9 and 10 (" in said and "changed there (judgements, counters) cannot" in said
+    opened, sealed = events()[-3], events()[-4]
+    assert (opened.kind, sealed.kind) == (audit.OPENED, audit.SEALED)
+    assert {name: opened.told[name] for name in ("format", "contents", "counts")}.items() <= sealed.told.items()
+
+
+def test_a_new_run_that_is_killed_before_its_first_change_is_no_alarm(
     goalcover: Goalcover, run: Path, tmp_path: Path
 ) -> None:
-    with sqlite3.connect(run / DATABASE) as database:
-        audit.begin(database, "goalcover assess")
-    said = verified(goalcover)
-    assert "not sealed since they were last written (goalcover assess did not seal them)" in said
+    new = tmp_path / "new"
+    with Run.open(new, write=True, create=True) as opened:
+        first = chain.next_event(None, audit.OPENED, {}, "goalcover assess")
+        trail._opening(new, first, first)
+        assert opened.events() == []
+    said = verified(goalcover, "new", code=3)
+    assert (
+        "UNSEALED: A command was killed before its first change (goalcover assess, 20" in said and "WRONG" not in said
+    )
+
+
+@pytest.mark.parametrize("seals", [False, True])
+def test_a_command_that_begins_or_seals_while_it_is_verified_is_no_alarm(
+    goalcover: Goalcover, run: Path, monkeypatch: pytest.MonkeyPatch, seals: bool
+) -> None:
+    if seals:
+        killed(run)
+    whole = ledger.read
+    read_once: list[ledger.Reading] = []
+
+    def read() -> ledger.Reading:
+        reading = whole()
+        if not read_once:
+            read_once.append(reading)
+            with sqlite3.connect(run / DATABASE) as database:
+                if seals:
+                    trail._sealed(run, *audit.seal(database, "goalcover assess", "ended"))
+                else:
+                    trail._opening(run, *audit.begin(database, "goalcover assess"))
+            database.close()
+        return reading
+
+    monkeypatch.setattr(ledger, "read", read)
+    assert "WRONG" not in verified(goalcover, code=0 if seals else 3) and read_once
+
+
+# Forgery
+
+
+def forged(folder: Path, *kinds_of_events: str) -> None:
+    """Somebody edits the run, and appends events to its chain as a command of ours would."""
+    with sqlite3.connect(folder / DATABASE) as database:
+        for kind in kinds_of_events:
+            if kind == audit.OPENED:
+                audit.add(database, kind, {}, "goalcover decide")
+            database.execute("UPDATE judgements SET p0 = p5, p5 = p0 WHERE sample = 1 AND subgoal = 2")
+            if kind == audit.SEALED:
+                audit.seal(database, "goalcover decide", "ended")
+            elif kind != audit.OPENED:
+                audit.add(database, kind, {}, "goalcover decide")
+    database.close()
+
+
+@pytest.mark.parametrize(
+    ("kinds_of_events", "told"),
+    [
+        ((audit.OPENED,), "Event 5 says that a command began to write, of which the ledger does not know"),
+        ((audit.OPENED, audit.SEALED), "Event 5 says that a command began to write"),
+        ((audit.OPENED, audit.SEALED, audit.OPENED), "Events 5, 7 say that a command began"),
+        ((audit.SEALED,), "Event 5 (sealed) was written by no command that had begun."),
+        ((DECIDED,), "Event 5 (verdict decided) was written by no command that had begun."),
+    ],
+)
+@pytest.mark.parametrize("who", ["", "somebody-else"])
+def test_what_is_appended_to_hide_an_edit_is_wrong_and_no_later_command_washes_it(
+    goalcover: Goalcover,
+    run: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kinds_of_events: tuple[str, ...],
+    told: str,
+    who: str,
+) -> None:
+    with monkeypatch.context() as patch:
+        if who:
+            patch.setattr(chain, "author", lambda: (who, "elsewhere"))
+        forged(run, *kinds_of_events)
+    assert f"WRONG: {told}" in verified(goalcover, code=1)
     goalcover(*DECIDE)
-    assert "Contents: as event 8 sealed them" in verified(goalcover)
+    assert f"WRONG: {told}" in verified(goalcover, code=1)
+
+
+@pytest.mark.parametrize("kind", [DECIDED, audit.SEALED])
+def test_an_event_after_the_seal_hides_no_edit(goalcover: Goalcover, run: Path, kind: str) -> None:
+    forged(run, kind)
+    assert "WRONG: Since event 4 sealed them, somebody edited: judgements." in verified(goalcover, code=1)
+    goalcover(*DECIDE)
+    assert "WRONG: When event 6 was written, judgements were not as sealed before it." in verified(goalcover, code=1)
+
+
+def test_after_a_kill_only_that_users_events_may_follow(
+    goalcover: Goalcover, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(run)
+    with sqlite3.connect(run / DATABASE) as database:
+        audit.add(database, "step", {}, "goalcover assess")
+    assert "WRONG" not in verified(goalcover, code=3)
+    with monkeypatch.context() as patch, sqlite3.connect(run / DATABASE) as database:
+        patch.setattr(chain, "author", lambda: ("somebody-else", "here"))
+        audit.add(database, "step", {}, "goalcover assess")
+    assert "WRONG: Event 7 (step) was written by no command that had begun." in verified(goalcover, code=1)
+
+
+def test_a_run_of_another_user_is_a_caution_and_one_of_this_user_is_wrong(
+    goalcover: Goalcover, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GOALCOVER_HOME", str(tmp_path / "other"))
+    monkeypatch.setenv("GOALCOVER_STATE", str(tmp_path / "other"))
+    said = verified(goalcover, code=1)
+    assert f"{ledger.path()} does not know it: it was removed or cut" in said
+    author = chain.author
+    monkeypatch.setattr(chain, "author", lambda: ("somebody-else", author()[1]))
+    said = verified(goalcover)
+    assert "does not know this run: made by another user or on another machine?" in said and "WRONG" not in said
+    goalcover(*DECIDE)
+    said = verified(goalcover)
+    assert "Ledger: does not know what others wrote up to event 5" in said and "WRONG" not in said
+
+
+def test_a_ledger_that_is_not_whole_makes_every_run_wrong(goalcover: Goalcover, run: Path) -> None:
+    lines = ledger.path().read_bytes().splitlines(keepends=True)
+    ledger.path().write_bytes(b"".join(lines[1:]))
+    wrong = f"WRONG: The ledger {ledger.path()}, by which runs are verified: Event 1 is missing."
+    assert wrong in verified(goalcover, code=1)
+
+
+@pytest.mark.parametrize(
+    "details",
+    [
+        {},
+        {"run": 7, "place": "x"},
+        {"run": "x", "place": None, "events": 1, "head": "x"},
+        {"run": "x", "place": "x", "events": "1", "head": "x"},
+        {"run": "x", "place": "x", "events": 1, "head": None},
+    ],
+)
+@pytest.mark.parametrize("kind", [RUN_OPENED, RUN_SEALED])
+def test_details_of_the_ledger_that_are_not_as_they_are_written_are_a_finding(
+    goalcover: Goalcover, run: Path, kind: str, details: dict[str, Any]
+) -> None:
+    seq = ledger.append(kind, details).seq
+    assert f"event {seq} tells of a run, and not what it must." in verified(goalcover, code=1)
+    assert f"WRONG: Event {seq} tells of a run, and not what it must." in verified(goalcover, "--ledger", code=1)
+
+
+def test_a_run_that_is_gone_is_wrong_and_the_ledger_lists_what_it_knows(
+    goalcover: Goalcover, run: Path, tmp_path: Path
+) -> None:
+    head = events()[-1].hash
+    run.rename(tmp_path / "moved")
+    said = verified(goalcover, code=1)
+    assert f"WRONG: The ledger knows a run here, with head {head}, of 20" in said and said.endswith("; it is gone.\n")
+    assert "WRONG" not in verified(goalcover, "moved")
+    said = verified(goalcover, "--ledger")
+    place = trail.place(run)
+    assert f"Knows a run at place {place[:12]}, with head {head}, of 20" in said and "WRONG" not in said
 
 
 def test_a_new_run_that_is_killed_at_once_in_the_place_of_another_is_no_alarm(goalcover: Goalcover, run: Path) -> None:
@@ -399,12 +608,59 @@ def test_events_are_shown_and_exported_for_anyone_to_check(goalcover: Goalcover,
         verified_by_anyone(text.replace('"opened"', '"closed"', 1))
 
 
+def test_the_ledger_is_exported_too_and_never_overwritten(goalcover: Goalcover, run: Path) -> None:
+    whole = ledger.path().read_bytes()
+    assert goalcover("audit", "export").out.encode() == whole
+    goalcover("audit", "export", "-o", "ledger.jsonl")
+    assert Path("ledger.jsonl").read_bytes() == whole
+    goalcover.refused("audit", "export", "run", "-o", ledger.path())
+    ledger.path().write_bytes(whole + b"no event\n")
+    assert "1 line of the ledger was left out: no event." in goalcover("audit", "export").err
+    assert goalcover("audit", "export").out.encode() == whole
+
+
+def test_the_table_tells_what_matters_first_and_all_of_the_run_and_its_head(goalcover: Goalcover, run: Path) -> None:
+    first, *_, last = events()
+    lines = goalcover("audit", "show", "run").out.splitlines()
+    assert lines[0] == f"Run {first.hash}" and lines[-1] == f"Head {last.hash}"
+    [decided] = [line for line in lines if "verdict decided" in line]
+    assert "subgoal causes, verdict gap" in decided
+    [sealed] = [line for line in lines if " sealed " in line]
+    assert "outcome ended, counts: " in sealed and last.hash[:12] in sealed
+    assert "contents" not in sealed, "no list of digests"
+    [ended] = [line for line in goalcover("audit", "show").out.splitlines() if ENDED in line]
+    assert " code 0" in ended
+    [began] = [line for line in goalcover("audit", "show").out.splitlines() if BEGAN in line]
+    assert " python 3." in began and "…" in began, "a detail that does not fit is left out whole"
+    [noted] = [line for line in goalcover("audit", "show").out.splitlines() if RUN_SEALED in line]
+    assert f"run {first.hash[:12]}" in noted and first.hash[:13] not in noted
+
+
+def test_what_was_verified_is_told_to_machines(goalcover: Goalcover, run: Path) -> None:
+    told = json.loads(verified(goalcover, "run", "--ledger", "--json"))
+    assert (told["code"], told["host"], told["version"]) == (0, chain.author()[1], __version__)
+    assert told["at"].endswith("+00:00")
+    one, other = told["verified"]
+    assert (one["name"], one["code"], one["head"]) == ("run", 0, events()[-1].hash)
+    assert one["findings"] == one["unsealed"] == [] and any("Contents: as event 4" in note for note in one["notes"])
+    assert (other["name"], other["head"]) == (str(ledger.path()), ledger.read().events[-1].hash)
+    change(run, "DELETE FROM judgements WHERE sample = 2")
+    told = json.loads(verified(goalcover, "run", "--json", code=1))
+    assert told["code"] == 1 and told["verified"][0]["findings"] == [
+        "Since event 4 sealed them, somebody edited: judgements."
+    ]
+
+
 def test_steering_characters_of_an_altered_event_reach_no_terminal(goalcover: Goalcover, run: Path) -> None:
     change(run, "UPDATE events SET who = char(27) || '[31mroot' || char(10), details = char(155) WHERE seq = 2")
     for arguments in (("show", "run"), ("show", "run", "--json")):
         out = goalcover("audit", *arguments).out
         assert "\x1b" not in out and "\x9b" not in out
     assert "Event 2 was altered" in verified(goalcover, code=1)
+    told = replace(events()[1], who="root", details=canonical_json({"edited": ["\x1b[31m\n  Chain: whole"]}))
+    change(run, "UPDATE events SET who = ?, details = ?, hash = ?", values=(told.who, told.details, told.seal))
+    said = verified(goalcover, code=1)
+    assert "\x1b" not in said and "\n  Chain: whole" not in said and "Chain: whole were not as sealed" in said
 
 
 def test_a_damaged_run_a_foreign_file_and_none_are_findings(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
@@ -428,7 +684,7 @@ def test_a_run_of_an_older_format_is_verified_as_it_stands(goalcover: Goalcover,
     bare = replace(event, version="")
     change(tmp_path / "old", "UPDATE events SET hash = ?", values=(bare.seal,))
     whole = (tmp_path / "old" / DATABASE).read_bytes()
-    assert "Chain: 1 event, whole" in verified(goalcover, "old")
+    assert "Chain: 1 event, whole" in verified(goalcover, "old", code=3)
     assert verified_by_anyone(goalcover("audit", "export", "old").out) == 1
     assert (tmp_path / "old" / DATABASE).read_bytes() == whole
     goalcover("decide", "old", *DECIDE[2:])

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,9 @@ from goalcover_local.files import digest_of_file
 from goalcover_local.pulling import add
 
 MACHINE = target("manylinux_2_28_x86_64", "3.12")
+LINK = re.compile(r"\]\((?![a-z]+:|#)([^)\s]+)\)")
+"""A link in a page of Markdown to another file."""
+
 Shelf = Callable[..., Path]
 
 
@@ -247,6 +253,60 @@ def test_a_folder_of_something_else_is_not_written_into(tmp_path: Path) -> None:
     (tmp_path / "mine").touch()
     with pytest.raises(GoalCoverError, match="holds no bundle"):
         bundled.script("bundle").prepare(tmp_path)
+
+
+def test_what_is_no_part_of_the_bundle_is_not_signed(home: Path, found: list[wheels.Wheel], tmp_path: Path) -> None:
+    script, out = bundled.script("bundle"), tmp_path / "bundle"
+    chosen = models.chosen(["tiny-judge"])
+    script.write(script.prepare(out), found, chosen, MACHINE)
+    script.prepare(out)
+    (out / "setup.py").touch()
+    with pytest.raises(GoalCoverError, match=r"setup\.py"):
+        script.prepare(out)
+    (out / "setup.py").unlink()
+    for name in (
+        "wheels/more-1.0-py3-none-any.whl",
+        "wheels/folder/file",
+        "home/verified.json",
+        "home/x/y",
+        "cards/tiny-judge.md",
+    ):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).touch()
+        with pytest.raises(GoalCoverError, match=name):
+            script.write(out, found, chosen, MACHINE)
+        (out / name).unlink()
+    (out / "cards" / "link.toml").symlink_to("tiny-judge.toml")
+    with pytest.raises(GoalCoverError, match=r"link\.toml"):
+        script.prepare(out)
+
+
+def test_the_pages_stand_by_themselves(home: Path, found: list[wheels.Wheel], tmp_path: Path) -> None:
+    script, out = bundled.script("bundle"), tmp_path / "bundle"
+    script.write(script.prepare(out), found, [], MACHINE)
+    pages = sorted(out.rglob("*.md"))
+    assert {"README.md", "CHANGELOG.md", "airgap.md", "security.md", "benchmarks.md"} <= {page.name for page in pages}
+    assert (out / "LICENSE").is_file() and (out / "docs" / "show.schema.json").is_file()
+    links = [(page, link) for page in pages for link in LINK.findall(page.read_text(encoding="utf-8"))]
+    assert len(links) > 20
+    for page, link in links:
+        target = (page.parent / link.partition("#")[0]).resolve()
+        assert target.is_relative_to(out) and target.exists(), f"{page.name}: {link}"
+
+
+def test_the_scripts_use_their_own_checkout(tmp_path: Path) -> None:
+    (tmp_path / "goalcover_local").mkdir()
+    (tmp_path / "goalcover_local" / "__init__.py").write_text("raise SystemExit('another checkout')", encoding="utf-8")
+    for name in ("bundle", "rehearse_kills"):
+        ran = subprocess.run(
+            [sys.executable, str(bundled.SCRIPTS / name), "--help"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, ran.stderr
 
 
 def test_only_plain_files_are_sealed(tmp_path: Path) -> None:

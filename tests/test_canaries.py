@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pytest
 import tiny
+import writer
 from trained import write_reward
 
 from goalcover_local import pulling
@@ -22,21 +23,6 @@ ASKED, SAID, READ = "Zwiebelkuchen4711", "Apfelstrudel0815", "Kaiserschmarrn42"
 NAME, GOAL, PLACE, RUN = "Mustermann1968", "Semmelknoedel33", "Musterklinik", "Musterlauf55"
 TEXTS = (ASKED, SAID, READ)
 SECRETS = (*TEXTS, NAME, GOAL, PLACE, RUN)
-GOAL_FILE = f"""\
-goal = "Answer questions about ropes and {GOAL}"
-
-[[subgoals]]
-id = "ropes"
-name = "Knots and ropes"
-description = "Explains how to tie knots and join ropes."
-target_share = 0.3
-
-[[subgoals]]
-id = "bread"
-name = "Baking bread"
-description = "Explains how dough for bread is made, proved and baked."
-target_share = 0.3
-"""
 TESTS = Path(__file__).parent
 RULES = f"""
 import os, sys
@@ -57,7 +43,10 @@ main.run()
 """
 """The executable, with a model that goes by rules if RULES is set; what it opens to write is written down."""
 
-ELSEWHERE = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "GOALCOVER_HOME")
+ELSEWHERE = (
+    *("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
+    *("GOALCOVER_HOME", "GOALCOVER_STATE"),
+)
 """The variables that name the places in which programs keep what they like."""
 
 
@@ -121,7 +110,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Desk:
     ]
     rows += [rows[0], {"id": f"{NAME}-x", "question": ASKED, "answer": "", "note": READ}]
     (found.folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
-    (found.folder / "goal.toml").write_text(GOAL_FILE, "utf-8")
+    (found.folder / "goal.toml").write_text(writer.GOAL.replace("ropes and bread", f"ropes and {GOAL}"), "utf-8")
     write_reward(found.folder / "letters")
     weights = tiny.write_checkpoint(tmp_path_factory.mktemp("weights"))
     cards = found.elsewhere / "GOALCOVER_HOME" / "cards"
@@ -188,9 +177,12 @@ def check(desk: Desk) -> None:
     others = written - {*ours}
     passing = {path for path in others if not path.exists() and not path.is_relative_to("/dev")}
     probes = {path for path in passing if path.parent.name == "TMPDIR" and re.fullmatch(r"[a-z0-9_]{8}", path.name)}
-    numbers = {path for path in passing if path.is_relative_to(desk.elsewhere / "GOALCOVER_HOME")}
+    own = {desk.elsewhere / "GOALCOVER_HOME", desk.elsewhere / "GOALCOVER_STATE"}
+    numbers = {path for path in passing if own & {*path.parents}}
     locks = {path for path in passing if path.suffix == ".matplotlib-lock"}
-    assert passing - probes - numbers - locks == set(), "tried for a moment by Python, scales, and the list of fonts"
+    assert passing - probes - numbers - locks == set(), (
+        "tried for a moment by Python, scales, the ledger's head, and the list of fonts"
+    )
     known = [path for path in ours if path.is_relative_to(desk.run) or path.is_relative_to(desk.folder / "out")]
     assert [path for path in ours if path not in known] == [], "nothing but the run and the outputs is written to"
 
@@ -216,7 +208,7 @@ def test_a_training_keeps_to_itself_what_it_learns_from(worked: Desk) -> None:
 
 
 def test_after_a_purge_nothing_planted_is_left_in_the_run(worked: Desk) -> None:
-    worked("purge", RUN, "--samples", "--ids", "--yes")
+    worked("purge", RUN, "--samples", "--ids", "--files", "--yes")
     assert {word for _, word in holding([worked.run], SECRETS)} <= {GOAL, RUN, PLACE}
     worked("show", RUN)
     assert holding([worked.elsewhere], SECRETS) == []

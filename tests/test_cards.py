@@ -220,7 +220,7 @@ def test_the_home_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch, 
 def test_absent_weights_are_never_fetched_but_say_how_to_get_them() -> None:
     fetched, copied = load_card(cards.DEFAULT_CARD), load_card("prometheus-7b-v2.0")
     assert state_of(fetched) == state_of(copied) == "absent"
-    assert refusal(fetched).mend == "Run `goalcover models pull smollm2-135m-instruct`."
+    assert "`goalcover models pull smollm2-135m-instruct`" in refusal(fetched).mend
     assert "`goalcover models add DIR --card prometheus-7b-v2.0`" in refusal(copied).mend
 
 
@@ -486,6 +486,44 @@ def test_weights_of_another_card_or_source_are_refused(judge: tuple[Card, Path],
     manifest.write_text(json.dumps(written | {"source_sha256": "1" * 64}))
     write_card(home, CARD.replace('"directory"', PYPI))
     assert "another file than its card pins" in refusal(load_card("house-judge")).problem
+
+
+STEERING = ("\x1b]0;owned\x07", "\x1b[2J", "\r", "\x9b1m", "\u202e", "\nError: all is well.")
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_no_model_can_steer_the_terminal_by_what_is_said_of_it(home: Path, tmp_path: Path, debug: list[str]) -> None:
+    write_card(home, CARD)
+    folder = write_model(tmp_path / "weights")
+    for steering in STEERING:
+        (folder / "config.json").write_text(json.dumps({f"{steering}_implementation": "a/b"}), "utf-8")
+        arguments = [*debug, "models", "add", str(folder), "--card", "house-judge"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "goalcover_local.cli.main", *arguments], capture_output=True, check=False
+        )
+        said = ran.stderr.decode()
+        assert ran.returncode == 1 and "_implementation` of another place" in said and ran.stdout == b""
+        assert debug or said.count("\n") == 2, "the problem and its mend, whatever is quoted"
+        assert not {*said} & {*"\x1b\x07\r\x9b\u202e"}
+
+
+def test_no_argument_can_steer_the_terminal_either() -> None:
+    command = [sys.executable, "-m", "goalcover_local.cli.main", "show", "run", "more\x1b]0;owned\x07"]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    assert ran.returncode == 2 and b"unexpected extra argument (more]0;owned)" in ran.stderr
+    assert b"\x1b" not in ran.stderr and b"\x07" not in ran.stderr
+
+
+def test_no_warning_can_steer_the_terminal(tmp_path: Path) -> None:
+    code = """
+import sys, warnings
+from goalcover_local import privacy
+from goalcover_local.cli import main
+main.main.main = lambda **_: warnings.warn(sys.argv[1], privacy.PrivacyWarning)
+main.run()
+"""
+    ran = subprocess.run([sys.executable, "-c", code, "a\x1b]0;owned\x07b"], capture_output=True, check=False)
+    assert ran.stderr.splitlines()[-1] == b"Warning: a]0;ownedb"
 
 
 def test_loading_a_card_imports_nothing_heavy() -> None:

@@ -35,11 +35,38 @@ def test_a_few_hundred_mutations_are_read_or_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "failures").exists()
 
 
+def test_one_kind_alone_has_the_cases_that_it_has_among_all(tmp_path: Path) -> None:
+    """And the checkout that the script lies in is what it reads with, whichever package is installed or on the path."""
+    (tmp_path / "goalcover_local").mkdir()
+    (tmp_path / "goalcover_local" / "__init__.py").write_text("raise SystemExit('another checkout')", "utf-8")
+    command = [
+        sys.executable,
+        SCRIPT,
+        "--count",
+        "20",
+        "--kind",
+        "card",
+        "--kind",
+        "goal",
+        "--failures",
+        tmp_path / "f",
+    ]
+    variables = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=variables, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    counts = {line[:16].strip(): line[16:].split()[0] for line in ran.stdout.splitlines()[1:-1]}
+    assert {name: n for name, n in counts.items() if n != "0"} == {"goal": "10", "card": "10", "all": "20"}
+    wrong = subprocess.run([*command, "--kind", "nothing"], capture_output=True, text=True, check=False, env=variables)
+    assert wrong.returncode == 2 and "is not one of 'safetensors'" in wrong.stderr
+
+
 def test_every_valid_file_is_accepted_unmutated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GOALCOVER_HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     refused = []
-    for kind in kinds.kinds_of(None, tmp_path / "home"):
+    every = kinds.kinds_of(None, tmp_path / "home")
+    assert tuple(kind.name for kind in every) == kinds.NAMES
+    for kind in every:
         for number, seed in enumerate(kind.seeds):
             place = tmp_path / f"{kind.name} {number}" / "case"
             place.mkdir(parents=True)

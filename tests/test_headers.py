@@ -15,6 +15,7 @@ import pytest
 
 from goalcover_local.errors import ModelError
 from goalcover_local.headers import CutShort, check_gguf, check_safetensors, opened
+from goalcover_local.model_folder import read_json_object
 
 TENSOR = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
@@ -120,10 +121,52 @@ def test_a_header_is_not_read_beyond_its_bound(tmp_path: Path) -> None:
         stream.write((1 << 31).to_bytes(8, "little"))
         stream.truncate(1 << 32)
     tracemalloc.start()
-    with pytest.raises(ModelError, match="above 20000000"):
+    with pytest.raises(ModelError, match="above 10000000"):
         check_safetensors(path)
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
+
+
+CROWDS = {
+    "lists": b"[]," * 3_300_000,
+    "open lists": b"[" * 9_900_000,
+    "objects": b"{}," * 3_300_000,
+    "numbers": b"1000," * 1_900_000,
+    "texts": b'"ab",' * 1_900_000,
+}
+"""Values that take many times the memory of their text."""
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_a_header_of_too_many_parts_takes_no_memory(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors(b'{"w":[' + CROWDS[name] + b"1]}"))
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="has too many parts"):
+        check_safetensors(path)
+    assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("name", CROWDS)
+def test_so_does_no_other_json_file_of_a_model(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_bytes(b'{"w":[' + CROWDS[name] + b"1]}")
+    tracemalloc.start()
+    with pytest.raises(ModelError, match="no JSON object, or one too large"):
+        read_json_object(path)
+    assert tracemalloc.get_traced_memory()[1] < 30_000_000
+    tracemalloc.stop()
+
+
+def test_a_header_of_fifty_thousand_tensors_is_read(tmp_path: Path) -> None:
+    header = {
+        f"model.layers.{n // 800}.mlp.experts.{n}.up_proj.weight": {**TENSOR, "data_offsets": [8 * n, 8 * n + 8]}
+        for n in range(50_000)
+    }
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(safetensors(header, 400_000))
+    check_safetensors(path)
 
 
 @pytest.mark.parametrize("check", [check_safetensors, check_gguf])

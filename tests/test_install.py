@@ -21,6 +21,9 @@ HERE = f"{sys.version_info.major}.{sys.version_info.minor}"
 MACHINE = os.uname().machine
 NAMESPACE = ["unshare", "-rn"]
 
+NOTHING = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+"""The SHA-256 of an empty file."""
+
 Install = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -59,12 +62,14 @@ def bundle(made: Path, tmp_path: Path) -> Path:
 def install(bundle: Path, tmp_path: Path) -> Install:
     """Runs the bundle's installer in an empty home, with a strict umask and nothing of this environment."""
 
-    def run(*arguments: object, code: int = 0, before: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, code: int = 0, before: tuple[str, ...] = (), **world: str
+    ) -> subprocess.CompletedProcess[str]:
         (tmp_path / "my home").mkdir(exist_ok=True)
         ran = subprocess.run(
-            [*before, str(bundle / "install.sh"), *map(str, arguments)],
+            [*before, f"{bundle.name}/install.sh", *map(str, arguments)],
             cwd=tmp_path,
-            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "my home")},
+            env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path / "my home"), **world},
             capture_output=True,
             text=True,
             umask=0o077,
@@ -91,10 +96,14 @@ def alter(bundle: Path) -> None:
     path.write_bytes(content)
 
 
+def list_more(bundle: Path, line: str) -> None:
+    with (bundle / "SHA256SUMS").open("a") as stream:
+        stream.write(line)
+
+
 def outside(bundle: Path) -> None:
     (bundle.parent / "outside").touch()
-    with (bundle / "SHA256SUMS").open("a") as stream:
-        stream.write(f"{'e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855'}  ./../outside\n")
+    list_more(bundle, f"{NOTHING}  ./../outside\n")
 
 
 @pytest.mark.parametrize(
@@ -106,7 +115,11 @@ def outside(bundle: Path) -> None:
         (lambda bundle: (bundle / "wheels" / ".hidden").touch(), "wheels/.hidden"),
         (lambda bundle: (bundle / "wheels" / "link.whl").symlink_to("/etc/passwd"), "wheels/link.whl"),
         (lambda bundle: os.mkfifo(bundle / "pipe"), "pipe"),
-        (lambda bundle: (bundle / "two\nlines").touch(), "two"),
+        (lambda bundle: (bundle / "docs" / "guide.md\nrequirements.txt").touch(), "docs/guide.md holds a control"),
+        (lambda bundle: (bundle / "docs" / "\x1b[2J").touch(), "docs/[2J holds a control character"),
+        (lambda bundle: (bundle / "requirements\\.txt").touch(), "holds a control character or a backslash"),
+        (lambda bundle: list_more(bundle, f"SHA256 (install.sh) = {NOTHING}\n"), "no digest and name"),
+        (lambda bundle: list_more(bundle, f"\\{NOTHING}  two\\nlines\n"), "no digest and name"),
         (lambda bundle: (bundle / "SHA256SUMS").unlink(), "SHA256SUMS"),
         (lambda bundle: (bundle / "SHA256SUMS").write_text("no sums\n"), "is not listed"),
         (outside, "outside the bundle"),
@@ -164,10 +177,56 @@ def test_another_machine_or_python_is_refused_before_anything_else(
     ):
         assert old in text
         (bundle / "install.sh").write_text(text.replace(old, new), encoding="utf-8")
+        sealing.write_sums(bundle)
         assert told in install("--python", sys.executable, code=1).stderr
     (bundle / "install.sh").write_text(text, encoding="utf-8")
+    sealing.write_sums(bundle)
     assert "needs CPython" in install("--python", tmp_path / "nowhere", code=1).stderr
     assert not (tmp_path / "my home" / "goalcover-venv").exists()
+
+
+PLANTED = "import pathlib; pathlib.Path({!r}).touch()\n"
+
+
+def plant(bundle: Path, marker: Path) -> None:
+    """Nothing; Python modules lie in the bundle's folder that leave a mark if one of them is run."""
+    for name in ("venv", "pip", "sitecustomize", "runpy"):
+        (bundle / f"{name}.py").write_text(PLANTED.format(str(marker)), encoding="utf-8")
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_nothing_of_the_bundle_is_run_before_it_is_verified(
+    bundle: Path, install: Install, keys: tuple[Path, Path, Path], tmp_path: Path, signed: bool
+) -> None:
+    secret, ours, _ = keys
+    sealing.sign(bundle, secret)
+    plant(bundle, tmp_path / "marker")
+    python = bundle / "python"
+    python.write_text(f"#!/bin/sh\ntouch '{tmp_path}/marker'\n", encoding="utf-8")
+    python.chmod(0o755)
+    given = ("--key", ours) if signed else ()
+    assert "is not listed" in install("--python", python, *given, code=1, PYTHONPATH=str(bundle)).stderr
+    assert "is not listed" in install("--python", sys.executable, *given, code=1).stderr
+    assert not (tmp_path / "marker").exists()
+
+
+def test_no_module_of_the_bundle_stands_in_for_pythons(bundle: Path, install: Install, tmp_path: Path) -> None:
+    plant(bundle, tmp_path / "marker")
+    sealing.write_sums(bundle)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work").touch()
+    said = install("--python", sys.executable, "--venv", "mine", code=1, PYTHONPATH=str(bundle)).stderr
+    assert "was not made by this installer" in said, "Python was asked for its version"
+    assert not (tmp_path / "marker").exists()
+
+
+def test_where_folders_and_programs_are_sought_leads_nowhere_else(
+    bundle: Path, install: Install, tmp_path: Path
+) -> None:
+    (tmp_path / "decoys" / bundle.name).mkdir(parents=True)
+    assert "are as listed" in install("--verify-only", CDPATH=str(tmp_path / "decoys")).stdout
+    for path in (".:/usr/bin:/bin", "/usr/bin::/bin", "/usr/bin:/bin:", "/usr/bin:/bin:programs"):
+        assert "PATH names a folder that is not absolute" in install("--verify-only", code=1, PATH=path).stderr
 
 
 def test_places_that_are_not_the_installers_are_left_alone(bundle: Path, install: Install, tmp_path: Path) -> None:
@@ -179,12 +238,14 @@ def test_places_that_are_not_the_installers_are_left_alone(bundle: Path, install
     )
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["work"]
     assert "lies in the bundle" in install("--python", sys.executable, "--venv", bundle / "venv", code=1).stderr
-    install("--unknown", code=2)
+    assert "There is no option --unknown." in install("--unknown", code=2).stderr
     assert "needs a value" in install("--venv", code=1).stderr
 
 
 @pytest.mark.skipif(pip_wheel() is None, reason="this Python comes without pip")
 def test_it_installs_without_a_network_and_twice_the_same(bundle: Path, install: Install, tmp_path: Path) -> None:
+    plant(bundle, tmp_path / "marker")
+    sealing.write_sums(bundle)
     has_namespaces = subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
     before = tuple(NAMESPACE) if has_namespaces else ()
     venv, home = tmp_path / "an environment", tmp_path / "the models"
@@ -195,6 +256,7 @@ def test_it_installs_without_a_network_and_twice_the_same(bundle: Path, install:
     assert (home / "calls").read_text(encoding="utf-8").splitlines() == lines
     assert (home / "cards" / "tiny-judge.toml").is_file()
     assert home.stat().st_mode & 0o077 == 0
+    assert not (tmp_path / "marker").exists(), "no module of the bundle was run in place of Python's"
     program = subprocess.run([venv / "bin" / "python", "-c", "import rope"], check=False)
     assert program.returncode == 0
 
@@ -213,3 +275,8 @@ def test_it_installs_without_a_network_and_twice_the_same(bundle: Path, install:
     shutil.rmtree(manifest.parent)
     (home / "unwell").touch()
     assert "tiny-judge is not ready" in install(*places, before=before, code=1).stderr
+
+    card = home / "cards" / "tiny-judge.toml"
+    card.write_text("# mine", encoding="utf-8")
+    assert f"{card} is another card of that name." in install(*places, before=before, code=1).stderr
+    assert card.read_text(encoding="utf-8") == "# mine"

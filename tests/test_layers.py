@@ -16,7 +16,19 @@ PACKAGE = "goalcover_local"
 ROOT = Path(goalcover_local.__file__).parent
 FLOORS = (
     ("", "terms", "errors", "resources", "files", "privacy", "dependencies", "advisories"),
-    ("stats", "words", "bounded", "resampling", "offline", "guard", "chain", "ledger", "engines", "columnar"),
+    (
+        "stats",
+        "words",
+        "bounded",
+        "resampling",
+        "offline",
+        "guard",
+        "chain",
+        "ledger",
+        "engines",
+        "columnar",
+        "arrow_files",
+    ),
     (
         "answers",
         "questions",
@@ -36,7 +48,7 @@ FLOORS = (
     ("judges", "canary", "asking"),
     ("scales", "coverage", "overlaps", "trials", "grouping", "duplicates", "discriminator", "calibration"),
     ("phases", "studies", "finetune"),
-    ("store", "drafts", "folder", "records", "audit", "trainings", "decisions", "purging"),
+    ("store", "drafts", "folder", "schema", "records", "audit", "trainings", "decisions", "beside", "purging"),
     ("report",),
     ("cli",),
 )

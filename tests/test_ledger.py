@@ -16,25 +16,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from goalcover_local import ledger
+from goalcover_local import ledger, resources
 from goalcover_local.errors import StoreError
 
 N = 6
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    place = tmp_path / "home"
-    monkeypatch.setenv("GOALCOVER_HOME", str(place))
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "state"
+    monkeypatch.setenv("GOALCOVER_STATE", str(place))
     return place
 
 
 @pytest.fixture
-def file(home: Path) -> Path:
+def file(state: Path) -> Path:
     """A ledger of six events."""
     for number in range(N):
         ledger.append("step", {"n": number}, "goalcover test")
-    return home / ledger.FILE
+    return state / ledger.FILE
 
 
 def test_events_come_back_and_belong_to_the_user_alone(file: Path) -> None:
@@ -46,9 +46,27 @@ def test_events_come_back_and_belong_to_the_user_alone(file: Path) -> None:
     assert {stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()} == {0o600}
 
 
-def test_where_there_is_none_there_is_nothing(home: Path) -> None:
+def test_where_there_is_none_there_is_nothing(state: Path) -> None:
     assert ledger.read() == ledger.Reading((), (), 0, None)
-    assert ledger.read().problems == [] and not home.exists()
+    assert ledger.read().problems == [] and not state.exists()
+
+
+def test_it_lies_with_the_user_and_not_with_models_that_users_share(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("GOALCOVER_HOME", str(tmp_path / "shared"))
+    monkeypatch.setenv("GOALCOVER_STATE", str(tmp_path / "mine"))
+    assert ledger.path() == tmp_path / "mine" / "ledger.jsonl" and resources.home() == tmp_path / "shared"
+    monkeypatch.delenv("GOALCOVER_STATE")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    assert resources.state() == tmp_path / "state" / "goalcover"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert resources.state() == tmp_path / ".local" / "state" / "goalcover"
+    (tmp_path / "shared").mkdir(mode=0o500)
+    ledger.append("step", {}, "goalcover test")
+    assert stat.S_IMODE(resources.state().stat().st_mode) == 0o700 and len(ledger.read().events) == 1
+    assert [*(tmp_path / "shared").iterdir()] == []
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=120)
@@ -97,9 +115,9 @@ def test_what_a_crash_tore_is_kept_aside_and_told(file: Path) -> None:
     assert stat.S_IMODE(aside.stat().st_mode) == 0o600
 
 
-def test_a_ledger_that_is_all_rubbish_is_kept_aside_too(home: Path) -> None:
-    home.mkdir()
-    (home / ledger.FILE).write_bytes(b"\0" * 100_000)
+def test_a_ledger_that_is_all_rubbish_is_kept_aside_too(state: Path) -> None:
+    state.mkdir()
+    (state / ledger.FILE).write_bytes(b"\0" * 100_000)
     ledger.append("step", {})
     assert [event.kind for event in ledger.read().events] == [ledger.MENDED, "step"] and ledger.read().problems == []
 
@@ -130,7 +148,7 @@ def test_a_chain_that_was_written_anew_does_not_fit_the_head(file: Path, tmp_pat
     assert ledger.read().problems == [f"Event {N} is not the one that ledger.head names."]
 
 
-def test_a_long_event_is_found_again(home: Path) -> None:
+def test_a_long_event_is_found_again(state: Path) -> None:
     ledger.append("step", {str(n): "x" * 150 for n in range(1000)})
     ledger.append("step", {})
     assert (len(ledger.read().events), ledger.read().problems) == (2, [])
@@ -145,13 +163,13 @@ for n in range(int(sys.argv[1])):
 """
 
 
-def start(home: Path, n: int) -> subprocess.Popen[str]:
-    environment = {**os.environ, "GOALCOVER_HOME": str(home), "PYTHONPATH": str(Path(ledger.__file__).parents[1])}
+def start(state: Path, n: int) -> subprocess.Popen[str]:
+    environment = {**os.environ, "GOALCOVER_STATE": str(state), "PYTHONPATH": str(Path(ledger.__file__).parents[1])}
     return subprocess.Popen([sys.executable, "-c", CHILD, str(n)], env=environment, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_write_one_chain_and_a_kill_tears_nothing(home: Path) -> None:
-    other, doomed = start(home, 15), start(home, 10_000)
+def test_two_processes_write_one_chain_and_a_kill_tears_nothing(state: Path) -> None:
+    other, doomed = start(state, 15), start(state, 10_000)
     assert doomed.stdout is not None and other.stdout is not None
     for _ in range(5):
         doomed.stdout.readline()
@@ -167,9 +185,9 @@ def test_two_processes_write_one_chain_and_a_kill_tears_nothing(home: Path) -> N
 
 
 def test_a_note_never_stops_its_caller_and_warns_once(
-    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    state: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    home.write_text("a file where the folder should be")
+    state.write_text("a file where the folder should be")
     for _ in range(2):
         assert ledger.note("step", {}) is None
     assert capsys.readouterr().err.count("Warning: The ledger ") == 1

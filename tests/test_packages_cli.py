@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import platform
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from command import Goalcover
 
+from goalcover_local import __version__
 from goalcover_local.dependencies import asked, installed, licence_of
 
 
@@ -55,14 +59,53 @@ def test_nothing_affected_is_told_with_what_it_rests_on(goalcover: Goalcover, tm
     said = goalcover("packages", "--advisories", database(tmp_path, "click", "0.1"))
     assert said.out == "No installed package is affected.\n"
     assert "1 advisory." in said.err and "It is old" in said.err
-    fresh = database(tmp_path, "click", "0.1", modified="2999-01-01T00:00:00Z")
-    assert "It is old" not in goalcover("packages", "--advisories", fresh).err
+    fresh = database(tmp_path, "click", "0.1", modified=datetime.now(UTC).isoformat())
+    said = goalcover("packages", "--advisories", fresh)
+    assert "0 days ago." in said.err and "It is old" not in said.err
 
 
-def test_what_could_not_be_read_is_told(goalcover: Goalcover, tmp_path: Path) -> None:
+def test_a_database_of_the_future_is_told_as_such(goalcover: Goalcover, tmp_path: Path) -> None:
+    future = database(tmp_path, "click", "0.1", modified="2999-01-01T00:00:00Z")
+    said = goalcover("packages", "--advisories", future)
+    assert "of 2999-01-01, which lies in the future: the database, or this machine's clock, is wrong." in said.err
+    tomorrow = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    assert "in the future" in goalcover("packages", "--advisories", database(tmp_path, "a", "1", modified=tomorrow)).err
+
+
+def test_what_could_not_be_read_makes_the_check_incomplete(goalcover: Goalcover, tmp_path: Path) -> None:
     database(tmp_path, "click", "0.1")
     (tmp_path / "broken.json").write_text("{", encoding="utf-8")
-    assert "1 advisory file could not be read" in goalcover("packages", "--advisories", tmp_path).err
+    said = goalcover("packages", "--advisories", tmp_path, code=3).out
+    assert said.splitlines() == [
+        "No installed package was found to be affected, but the check is incomplete.",
+        "1 advisory could not be read, and may hide a finding.",
+    ]
+    assert goalcover("packages", "--advisories", tmp_path, "--json", code=3)
+    database(tmp_path, "click", "999")
+    assert "1 advisory could not be read" in goalcover("packages", "--advisories", tmp_path, code=1).out
+
+
+def test_what_could_not_be_decided_makes_it_incomplete_too(goalcover: Goalcover, tmp_path: Path) -> None:
+    only_commits = [{"package": {"ecosystem": "PyPI", "name": "click"}}]
+    said = goalcover("packages", "--advisories", database(tmp_path, "click", "0", affected=only_commits), code=3).out
+    assert "the check is incomplete.\nNot decided, for want of versions that can be compared: PYSEC-1 (click)." in said
+
+
+def test_json_says_when_where_with_what_and_from_which_file(goalcover: Goalcover, tmp_path: Path) -> None:
+    path = database(tmp_path, "click", "0.1")
+    told = json.loads(goalcover("packages", "--advisories", path, "--json").out)
+    assert (told["host"], told["goalcover"]) == (platform.node(), __version__)
+    assert abs((datetime.now(UTC) - datetime.fromisoformat(told["at"])).total_seconds()) < 60
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert told["advisories"]["sha256"] == digest
+    assert digest in goalcover("packages", "--advisories", path).err
+
+
+def test_another_ecosystems_database_is_refused_with_usages_code(goalcover: Goalcover, tmp_path: Path) -> None:
+    other = [{"package": {"ecosystem": "npm", "name": "click"}, "versions": ["1"]}]
+    said = goalcover("packages", "--advisories", database(tmp_path, "click", "0", affected=other), code=2)
+    assert said.out == "" and "holds no advisory for PyPI packages, though 1 for others." in said.err
+    assert "ecosystem PyPI" in said.err
 
 
 def test_an_advisory_cannot_steer_the_terminal(goalcover: Goalcover, tmp_path: Path) -> None:
@@ -71,9 +114,10 @@ def test_an_advisory_cannot_steer_the_terminal(goalcover: Goalcover, tmp_path: P
     assert "\x1b[2J" not in said.out and "\u202e" not in said.out
 
 
-def test_no_database_is_an_error_with_a_mend(goalcover: Goalcover, tmp_path: Path) -> None:
+def test_no_database_is_usage_with_a_mend_and_no_finding(goalcover: Goalcover, tmp_path: Path) -> None:
     (tmp_path / "all.zip").write_bytes(b"no zip")
-    assert "OSV" in goalcover.refused("packages", "--advisories", tmp_path / "all.zip")
+    said = goalcover("packages", "--advisories", tmp_path / "all.zip", code=2)
+    assert said.out == "" and "--advisories" in said.err and "OSV" in said.err
 
 
 @pytest.mark.parametrize(

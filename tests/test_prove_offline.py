@@ -10,17 +10,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
+from command import Goalcover
 
-from goalcover_local import ledger, pulling
+from goalcover_local import __version__, ledger, pulling
 from goalcover_local.cards import Card, Source, load_card
 from goalcover_local.cli import proving, sealed
 from goalcover_local.cli.proving import Finding
 from goalcover_local.cli.sealed import EXPORT, REPORT, Sealed
+from goalcover_local.weights import verify
 
 GUARDS = ["guard, this process", "guard, forked worker", "guard, spawned worker", "guard, another program"]
 OPTIONS = {
@@ -28,6 +31,7 @@ OPTIONS = {
     "url": "",
     "devices": "",
     "threads": 1,
+    "verify": "full",
     "question": None,
     "order": None,
     "as_json": False,
@@ -67,8 +71,13 @@ def test_the_executable_proves_what_can_be_proved_here(
     card: Card, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
+    began = datetime.now(UTC).replace(microsecond=0)
     told = doctor("--judge", card.name, "--threads", "1", "--engine", "transformers")
+    assert began <= datetime.fromisoformat(told["at"]) <= datetime.now(UTC)
+    assert (told["judge"], told["weights"], told["version"]) == (card.name, verify(card).digest, __version__)
+    assert told["host"] == os.uname().nodename and told["kernel"] == f"Linux {os.uname().release}"
     found = outcomes(told)
+    assert told["namespace"] == (found["empty network namespace"] == "proved")
     assert told["well"] and all(found[name] == "proved" for name in ("switches", *GUARDS, "assessment"))
     assert all(found[name] == "not proved" for name in proving.LIMITS)
     details = {finding["name"]: finding["details"] for finding in told["findings"]}
@@ -89,6 +98,21 @@ def test_without_weights_it_says_so_and_what_to_do(tmp_path: Path, monkeypatch: 
     assert not told["well"] and found["assessment"] == "failed" and all(found[name] == "proved" for name in GUARDS)
     [assessment] = [finding for finding in told["findings"] if finding["name"] == "assessment"]
     assert "goalcover models pull smollm2-135m-instruct" in assessment["found"]
+    assert str(tmp_path / "empty" / "models" / "smollm2-135m-instruct") in assessment["found"]
+    assert told["weights"] is None and told["namespace"] is sealed_already()
+
+
+def sealed_already() -> bool:
+    """Whether these tests run where there is nothing but a loopback."""
+    return [path.name for path in Path("/sys/class/net").iterdir()] == ["lo"]
+
+
+@pytest.mark.parametrize("options", [("--run", "runs"), ("--repeat",)])
+def test_options_without_meaning_are_refused(goalcover: Goalcover, options: tuple[str, ...]) -> None:
+    assert (
+        f"{options[0]} has no meaning with --prove-offline"
+        in goalcover("doctor", "--prove-offline", *options, code=2).err
+    )
 
 
 def test_a_sealed_process_has_a_loopback_of_its_own_and_stays_its_user() -> None:
@@ -182,7 +206,13 @@ def test_the_judge_is_asked_as_the_options_say(named: Card, monkeypatch: pytest.
     [_, namespace] = proving._assessments(named, options)
     assert (namespace.name, namespace.outcome) == ("empty network namespace", "not proved")
     [asked] = child.asked
-    expected = {"--judge": "tiny", "--order": "score-first", "--url": options["url"], "--threads": "1"}
+    expected = {
+        "--verify": "full",
+        "--judge": "tiny",
+        "--order": "score-first",
+        "--url": options["url"],
+        "--threads": "1",
+    }
     assert {option: asked[asked.index(option) + 1] for option in expected} == expected
     assert "--question" not in asked
 

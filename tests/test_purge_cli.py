@@ -15,37 +15,26 @@ from typing import Any
 import pytest
 from command import Goalcover
 from terminal import Terminal
-from writer import Writer, named, opened, sampled
+from writer import GOAL, Writer, named, opened, sampled
 
-from goalcover_local import purging
+from goalcover_local import beside, purging
+from goalcover_local.audit import SEALED
+from goalcover_local.chain import digest_of_text
 from goalcover_local.cli.purge import LEFT
+from goalcover_local.decisions import DECIDED, REASON_PURGED
 from goalcover_local.errors import StoreError
+from goalcover_local.files import digest_of_file
 from goalcover_local.folder import DATABASE
 from goalcover_local.scales import reference_samples
 from goalcover_local.store import Run
 from goalcover_local.terms import Explanation, Refusal, Sample
 from goalcover_local.trainings import Trainings
 
-GOAL = """\
-goal = "Answer questions about ropes and bread"
-
-[[subgoals]]
-id = "ropes"
-name = "Knots and ropes"
-description = "Explains how to tie knots and join ropes."
-target_share = 0.3
-
-[[subgoals]]
-id = "bread"
-name = "Baking bread"
-description = "Explains how dough for bread is made, proved and baked."
-target_share = 0.3
-"""
 ASKED, SAID, READ = "Zwiebelkuchen4711", "Apfelstrudel0815", "Kaiserschmarrn42"
 NAME, PATH = "Mustermann1968", "Musterklinik"
-TOLD, WRITTEN, NEAR = "Dampfnudel77", "Germknoedel99", "Palatschinke11"
-TEXTS = (ASKED, SAID, READ, TOLD, WRITTEN, NEAR)
-"""Words of inputs, outputs, other columns, explanations, candidates and what an analyst wrote."""
+TOLD, WRITTEN, NEAR, REASON = "Dampfnudel77", "Germknoedel99", "Palatschinke11", "Marillenknoedel5"
+TEXTS = (ASKED, SAID, READ, TOLD, WRITTEN, NEAR, REASON)
+"""Words of inputs, outputs, other columns, explanations, candidates, what an analyst wrote, and a person's reason."""
 N_ROWS = 12
 PURGE = ("purge", "run", "--samples", "--yes")
 
@@ -96,6 +85,7 @@ def run(goalcover: Goalcover, writer: Writer, data: Path) -> Path:
     goalcover("analyze", "run")
     goalcover("recommend", "run")
     goalcover("synthesize", "run", "-n", 3)
+    goalcover("decide", "run", "bread", "--verdict", "covered", "--reason", f"One row says {REASON}.")
     with Run.open("run", write=True) as open_run:
         judge, bread = next(iter(open_run.judges())), open_run.goal().subgoals[1].digest
         first = next(open_run.rows()).digest
@@ -109,6 +99,24 @@ def run(goalcover: Goalcover, writer: Writer, data: Path) -> Path:
             }
         )
     return Path("run").absolute()
+
+
+def trained(run: Run) -> Path:
+    """The folder of a training that the run holds: an adapter with its card, and a checkpoint."""
+    trainings = Trainings(run)
+    settings = {"policy": "tiny", "judge": {"reward": "letters"}, "settings": {"steps": 2}, "rows": ["0" * 64]}
+    trainings.begin("original", settings)
+    folder = trainings.make_folder("original")
+    weights, checkpoint = folder / "adapter" / "adapter_model.safetensors", folder / "checkpoints" / "checkpoint-2"
+    for path in (weights, checkpoint / "optimizer.pt", checkpoint / "config.json"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(path.name.encode())
+    trainings.add_checkpoint("original", 2, {path.name: digest_of_file(path) for path in checkpoint.iterdir()})
+    result = {"files": {weights.name: digest_of_file(weights)}, "n_steps": 2}
+    trainings.finish("original", result)
+    card = {"name": "original", "reward_name": "letters", "policy": "tiny", **result}
+    (folder / "adapter" / "card.json").write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    return folder
 
 
 def shown(goalcover: Goalcover, *arguments: object) -> Any:
@@ -188,7 +196,8 @@ def test_numbers_are_what_they_were(goalcover: Goalcover, run: Path) -> None:
         exported = [
             {key: value for key, value in each.items() if key != "explanation"} for each in judgements(goalcover)
         ]
-        return exported, shown(goalcover, "show", "run", "--json")
+        told = goalcover("show", "run", "--json").out.replace(f"One row says {REASON}.", REASON_PURGED)
+        return exported, json.loads(told)
 
     before = numbers()
     status = shown(goalcover, "status", "run", "--json")
@@ -226,6 +235,42 @@ def test_the_chain_is_whole_and_tells_of_the_purge(goalcover: Goalcover, run: Pa
     assert [event.kind for event in ours] == [purging.BEGUN, purging.ENDED]
     details = json.loads(ours[-1].details)
     assert details == {**told["removed"], "ids": False, "files": 0}
+
+
+def test_the_head_that_is_told_is_the_last(goalcover: Goalcover, run: Path) -> None:
+    said = goalcover(*PURGE, "--json")
+    [told] = json.loads(said.out)["runs"]
+    with Run.open(run, write=False) as after:
+        last = after.events()[-1]
+    assert (told["event"], told["hash"]) == (last.seq, last.hash)
+    assert last.kind == SEALED and f"{last.seq} events, head {last.hash}" in said.err
+
+
+def test_a_reason_goes_and_its_digest_stays(goalcover: Goalcover, run: Path) -> None:
+    def decided() -> Any:
+        return json.loads(goalcover("export", "run", "--what", "decisions").out)
+
+    before = decided()
+    assert REASON in before["reason"] and REASON in goalcover("show", "run").out
+    told = shown(goalcover, *PURGE, "--json")["runs"][0]
+    assert told["removed"]["reasons"] == 1
+    assert decided() == {**before, "reason": "(reason purged)"}
+    assert "bread is covered" in (said := goalcover("show", "run").out) and "Reason: (reason purged)" in said
+    with Run.open(run, write=False) as after:
+        [event] = [event for event in after.events() if event.kind == DECIDED]
+    assert event.told["reason"] == digest_of_text(before["reason"])
+    assert shown(goalcover, *PURGE, "--json")["runs"][0]["removed"]["reasons"] == 0
+
+
+def test_a_text_that_is_there_afterwards_is_an_error(run: Path) -> None:
+    """Such as one that a trigger puts back, should a run that has one ever be opened."""
+    with Run.open(run, write=True) as held:
+        digest, output = held._read("SELECT hex(digest), hex(output) FROM samples LIMIT 1")[0]
+        put_back = f"UPDATE samples SET output = x'{output}' WHERE digest = x'{digest}'"
+        held._read(f"CREATE TEMP TRIGGER back AFTER INSERT ON main.events BEGIN {put_back}; END")
+        with pytest.raises(StoreError, match=r"still holds texts \(1 samples\), so the purge is not finished"):
+            purging.purge(held)
+        assert purging.is_begun(held)
 
 
 def test_what_needs_a_text_says_plainly_that_it_was_purged(goalcover: Goalcover, run: Path) -> None:
@@ -332,6 +377,8 @@ def test_rows_of_experiments_go_and_unknown_files_are_named(goalcover: Goalcover
         (run / name).write_text(ASKED, encoding="utf-8")
     (run / "mine.txt").write_text(f"{ASKED}", encoding="utf-8")
     (run / "experiment.json").write_text("{}", encoding="utf-8")
+    with Run.open(run, write=True) as held:
+        held.event(beside.CONCLUDED, {"files": {"experiment.json": digest_of_file(run / "experiment.json")}})
     told = json.loads(goalcover(*PURGE, "--json", code=LEFT).out)["runs"][0]
     assert [Path(path).name for path in told["files"]] == ["train.jsonl", "original.jsonl"]
     assert [Path(path).name for path in told["left"]] == ["mine.txt"]
@@ -340,6 +387,37 @@ def test_rows_of_experiments_go_and_unknown_files_are_named(goalcover: Goalcover
     goalcover(*PURGE, "--files")
     assert set(planted(run)) == {NAME, PATH}
     assert {path.name for path in run.iterdir() if not path.name.startswith("run.")} == {"experiment.json"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("run.sqlite.bak", "run.sqlite-wal.old", "run.lock~", "experiment.md", "experiment.json", "validation.svg"),
+        *("policies/original/adapter/notes.txt", "policies/original/adapter/adapter_model.safetensors"),
+        *("policies/original/adapter/card.json", "policies/original/curve.svg", "policies/notes.txt"),
+        *("policies/original/checkpoints/completions.jsonl", "policies/original/checkpoints/checkpoint-2/rows.txt"),
+        "policies/original/checkpoints/checkpoint-2/config.json",
+    ],
+)
+def test_a_name_alone_makes_no_file_one_of_ours(goalcover: Goalcover, name: str) -> None:
+    run = Path("run")
+    with Run.open(run, write=True, create=True) as held:
+        held.event(beside.CONCLUDED, {"files": {"experiment.json": "0" * 64}})
+        trained(held)
+    path = run / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(ASKED, encoding="utf-8")
+    told = json.loads(goalcover(*PURGE, "--json", code=LEFT).out)["runs"][0]
+    assert told["left"] == [f"run/{name}"] and told["files"] == []
+    goalcover(*PURGE, "--files")
+    assert not path.exists() and planted(run) == {}
+
+
+def test_a_link_that_is_named_like_a_file_of_the_run_is_none_of_ours(tmp_path: Path) -> None:
+    with Run.open(tmp_path / "new", write=True, create=True) as held:
+        link = held.folder / "run.sqlite-journal"
+        link.symlink_to(tmp_path / "nowhere")
+        assert beside.files(held).others == (link,)
 
 
 def test_links_are_never_followed(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
@@ -356,13 +434,43 @@ def test_links_are_never_followed(goalcover: Goalcover, run: Path, tmp_path: Pat
 
 def test_what_was_trained_stays_and_is_named(goalcover: Goalcover, run: Path) -> None:
     with Run.open(run, write=True) as held:
-        folder = Trainings(held).make_folder("original")
-    (folder / "adapter").mkdir()
-    (folder / "adapter" / "adapter_model.safetensors").write_bytes(b"weights")
+        folder = trained(held)
+    kept = {path for path in folder.rglob("*") if path.is_file()}
+    assert len(kept) == 4
     (folder / "answers.jsonl").write_text(ASKED, encoding="utf-8")
     said = goalcover(*PURGE, "--files").err
     assert "Trained on the samples, and kept: run/policies/original. Weights may repeat" in said
-    assert (folder / "adapter" / "adapter_model.safetensors").exists() and not (folder / "answers.jsonl").exists()
+    assert {path for path in folder.rglob("*") if path.is_file()} == kept
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda card: json.dumps({**card, "note": ASKED}, indent=2) + "\n",
+        lambda card: json.dumps({**card, "policy": ASKED}, indent=2) + "\n",
+        lambda card: json.dumps(card),
+        lambda card: json.dumps(card, indent=2).replace("{", f'{{"name": "{ASKED}", ', 1) + "\n",
+        lambda card: "[" * 100_000,
+        lambda card: '["name"]',
+    ],
+)
+def test_a_card_that_says_more_than_the_run_is_none_of_ours(tmp_path: Path, change: Callable[[Any], str]) -> None:
+    with Run.open(tmp_path / "new", write=True, create=True) as held:
+        card = trained(held) / "adapter" / "card.json"
+        assert beside.files(held).others == ()
+        card.write_text(change(json.loads(card.read_bytes())), encoding="utf-8")
+        assert beside.files(held).others == (card,)
+
+
+def test_a_file_that_cannot_be_read_ends_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with Run.open(tmp_path / "new", write=True, create=True) as held:
+        trained(held)
+        monkeypatch.setattr(beside, "digest_of_file", refuse)
+        with pytest.raises(StoreError, match=r"cannot be read \(Permission denied\)"):
+            purging.purge(held)
 
 
 def test_runs_inside_the_folder_are_purged_too(goalcover: Goalcover, run: Path) -> None:

@@ -426,6 +426,21 @@ def test_an_absent_column_is_named_with_the_nearest_that_is_there(data: Path) ->
     assert "answers" not in str(complaint(data, output_column="answer"))
 
 
+@pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_a_first_row_that_may_be_no_header_is_not_shown(tmp_path: Path, suffix: str, mark: str) -> None:
+    table = tmp_path / f"rows.{suffix}"
+    table.write_text(f"Smith{mark}Diabetes\nJones{mark}Asthma\n", "utf-8")
+    for options in ({}, {"input_column": "smyth", "output_column": "disease"}):
+        said = str(complaint(table, **options))
+        assert "names of its 2 columns are not shown, as the first line may be no header but a row" in said
+        assert "Smith" not in said and "Diabetes" not in said
+    table.write_text(f"frage{mark}antwort\na{mark}b\n", "utf-8")
+    error = complaint(table, input_column="fragge", output_column="antwort")
+    assert "its columns are frage, antwort" in error.problem and error.mend == "Did you mean 'frage'?"
+    table.write_text(f"Question{mark}reply\na{mark}b\n", "utf-8")
+    assert "its columns are Question, reply" in complaint(table).problem
+
+
 def test_a_column_that_is_in_some_rows_only_is_refused_where_it_is_missing(data: Path) -> None:
     samples, refusals = everything(lines(data, {"a": "x"}, {"b": "y"}), output_column="b")
     assert [sample.line for sample in samples] == [2]
@@ -710,6 +725,7 @@ def bad_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             f'"{text}\n',
             f"{text} of the left arm,{text} of the left arm\n",
             f"no,{text} of the left arm since Monday\nno,b\n",
+            f"{CANARY},Diabetes\nJones,Asthma\n",
         ]
     ):
         file = folder / f"header{place}.csv"
@@ -735,7 +751,7 @@ def test_no_message_holds_text_of_a_row(tmp_path: Path) -> None:
             refused += len(refusals)
             said = [repr(refusal) for refusal in refusals]
         assert CANARY.lower() not in " ".join(said).lower(), file.name
-    assert (refused, failed) == (12 + 9 + 5 + 4, 24)
+    assert (refused, failed) == (12 + 9 + 5 + 4, 26)
 
 
 # Cost

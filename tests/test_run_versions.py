@@ -349,6 +349,53 @@ def test_a_completed_run_is_not_completed_again(later: Path) -> None:
         assert database.execute("PRAGMA schema_version").fetchone() == before
 
 
+# What somebody put there
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_of_every_format_nothing_but_its_tables_is_opened(request: pytest.FixtureRequest, number: int) -> None:
+    place: Path = request.getfixturevalue("folder" if number == 1 else "later")
+    if number > 2:
+        Run.open(place, write=True).close()
+    if number == 3:
+        with direct(place) as database:
+            database.execute(f"DROP TABLE {TABLES_4[0].partition('(')[0]}")
+            database.execute("ALTER TABLE events DROP COLUMN version")
+            database.execute("PRAGMA user_version = 3")
+    Run.open(place, write=False).close()
+    assert version(place) == number
+    with direct(place) as database:
+        database.execute("CREATE TRIGGER forge AFTER INSERT ON events BEGIN DELETE FROM judgements; END")
+    before = (place / DATABASE).read_bytes()
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"holds trigger forge\."):
+            Run.open(place, write=write)
+    assert (place / DATABASE).read_bytes() == before
+    with direct(place) as database:
+        database.execute("DROP TRIGGER forge")
+    with Run.open(place, write=True) as run:
+        run.event("step", {})
+        assert run.n_stored() == 2 * N_ROWS
+
+
+def test_a_table_of_a_later_format_must_be_as_that_format_has_it(folder: Path) -> None:
+    with direct(folder) as database:
+        database.execute("CREATE TABLE gaps(position INTEGER PRIMARY KEY, json TEXT DEFAULT 'other')")
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"holds table gaps\."):
+            Run.open(folder, write=write)
+    assert version(folder) == 1
+
+
+def test_a_run_that_says_it_is_older_than_its_tables_is_refused(later: Path) -> None:
+    Run.open(later, write=True).close()
+    with direct(later) as database:
+        database.execute("PRAGMA user_version = 3")
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"holds table events\."):
+            Run.open(later, write=write)
+
+
 # Its records
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from command import Goalcover
-from writer import CARD, OTHER_CARD, Writer, graded, named, opened, sampled, sentence, words
+from writer import CARD, GOAL, OTHER_CARD, Writer, graded, named, opened, sampled, sentence, words
 
 from goalcover_local.cli.synthesize import SYNTHESIZED
 from goalcover_local.cli.written import candidates as of_now
@@ -26,21 +26,6 @@ from goalcover_local.readers import read, recognise
 from goalcover_local.store import Run
 from goalcover_local.terms import Candidate, Sample
 
-GOAL = """\
-goal = "Answer questions about ropes and bread"
-
-[[subgoals]]
-id = "ropes"
-name = "Knots and ropes"
-description = "Explains how to tie knots and join ropes."
-target_share = 0.3
-
-[[subgoals]]
-id = "bread"
-name = "Baking bread"
-description = "Explains how dough for bread is made, proved and baked."
-target_share = 0.3
-"""
 SAILS = """
 [[subgoals]]
 id = "sails"

@@ -502,7 +502,7 @@ def test_what_cannot_be_a_name_is_said_before_anything_is_loaded(
         (("--reward", "no-such-reward"), "There is no reward 'no-such-reward'."),
         (("--policy", "no-such-card"), "There is no card named 'no-such-card'."),
         (("--judge", "no-such-card"), "There is no card named 'no-such-card'."),
-        (("--policy", "not-here"), "The weights of not-here are not on this machine."),
+        (("--policy", "not-here"), "There are no weights of not-here in "),
         (("--max-prompt-tokens", 16), "No row has a prompt of at most 16 tokens."),
         (("--input-column", "nowhere", "--output-column", "answer"), "has no column 'nowhere'"),
     ],

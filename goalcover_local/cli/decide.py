@@ -25,6 +25,8 @@ def command(run: Path, subgoal: str, verdict: Verdict | None, withdraw: bool, re
     --what decisions`, with your account's name, the time and the reason. When the judgements change afterwards, it is
     shown as made before them.
 
+    Quote no row in the reason: it is shown and exported, and stays until the run is purged (`goalcover purge`).
+
     \b
     Example:
       goalcover decide runs/first dosage --verdict covered --reason "Taught by the second dataset."

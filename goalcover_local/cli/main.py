@@ -5,12 +5,16 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import traceback
+import warnings
 from collections.abc import Mapping
+from types import TracebackType
 
 import click
 
 from .. import __version__, offline, privacy
 from ..errors import GoalCoverError
+from .decomposition import plain
 from .trail import recorded
 
 COMMANDS: Mapping[str, str] = {
@@ -89,12 +93,12 @@ def run() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
-    if debug:
-        click.echo(privacy.DEBUG, err=True)
+    _say_plainly(debug)
     try:
         code = main.main(prog_name="goalcover", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        error.show(told := io.StringIO())
+        click.echo(plain(told.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted. What was judged is stored: the same command goes on from there.", err=True)
@@ -102,9 +106,9 @@ def run() -> None:
     except GoalCoverError as error:
         if debug:
             raise
-        click.echo(f"Error: {error.problem}", err=True)
+        click.echo(f"Error: {_line(error.problem)}", err=True)
         if error.mend:
-            click.echo(error.mend, err=True)
+            click.echo(_line(error.mend), err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
@@ -116,6 +120,24 @@ def run() -> None:
             click.echo(line, err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_plainly(debug: bool) -> None:
+    """Nothing; from now on no warning and no traceback can steer the terminal, whatever file its words come from."""
+    shown = warnings.showwarning
+    warnings.showwarning = lambda message, *place, **where: shown(_line(str(message)), *place, **where)
+    if debug:
+        click.echo(privacy.DEBUG, err=True)
+        sys.excepthook = _show_traceback
+
+
+def _line(text: str) -> str:
+    """A text as one line without what steers a terminal: a stranger's file may have a part in what an error says."""
+    return " ".join(plain(text).split("\n"))
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    click.echo(plain("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ def list_(as_json: bool) -> None:
     Example:
       goalcover models list
     """
-    from ..cards import DEFAULT_CARD, list_cards
+    from ..cards import DEFAULT_CARD, list_cards, models_home
     from ..weights import state
 
     cards = [(card, state(card)) for card in list_cards()]
@@ -44,6 +44,7 @@ def list_(as_json: bool) -> None:
         return
     from .table import print_table
 
+    click.echo(f"Weights are looked for in {models_home() / 'models'}.", err=True)
     rows = [
         [
             c.name + (" (default)" if c.name == DEFAULT_CARD else ""),
@@ -129,9 +130,11 @@ def add(directory: Path, name: str, sha256sums: Path | None, copy: bool, replace
 
 @command.command("verify")
 @click.argument("name")
-@click.option("--full", is_flag=True, help="Read every file again, whatever was verified before.")
+@click.option("--full", is_flag=True, help="Read every byte again, as --verify full does for commands that judge.")
 def verify(name: str, full: bool) -> None:
     """Check a card's weights: every file there, unaltered, and safe to load.
+
+    Files that did not change since they were verified are not read again, unless --full is given.
 
     \b
     Example:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .. import __version__
+from ..errors import DataError
 from .table import as_text, print_table
 
 if TYPE_CHECKING:
@@ -41,7 +43,8 @@ def command(ctx: click.Context, database: Path | None, as_json: bool) -> None:
     """List every package of this Python environment with its version and licence.
 
     With --advisories, tell which have a known vulnerability. Nothing is looked up anywhere: the file is all that is
-    read. Exit code 1 if a package is affected, else 0.
+    read. Exit code 1 if a package is affected; 2 if the file is no database for PyPI; 3 if nothing was found, but
+    advisories could not be read or decided; else 0.
 
     \b
     Example:
@@ -50,23 +53,30 @@ def command(ctx: click.Context, database: Path | None, as_json: bool) -> None:
     """
     from ..dependencies import installed
 
-    packages, checked = installed(), None
+    packages, checked, sha256 = installed(), None, ""
     if database is not None:
-        from ..advisories import check
+        from ..advisories import check, digest
 
-        checked = check(database, {package.name: package.version for package in packages})
+        try:
+            checked = check(database, {package.name: package.version for package in packages})
+            sha256 = digest(database)
+        except DataError as error:  # and not 1, which says that a package is affected
+            raise click.BadParameter(str(error), ctx, param_hint="--advisories") from error
     if as_json:
-        click.echo(as_text(_as_json(packages, checked, database)))
+        click.echo(as_text(_as_json(packages, checked, database, sha256)))
     elif checked is None:
         rows = [[package.name, package.version, package.licence, package.need] for package in packages]
         print_table(["package", "version", "licence", "needed"], rows)
     else:
-        _tell(checked, len(packages))
-    ctx.exit(1 if checked and checked.findings else 0)
+        _tell(checked, len(packages), sha256)
+    ctx.exit(0 if checked is None else 1 if checked.findings else 0 if checked.complete else 3)
 
 
-def _as_json(packages: list[Dependency], checked: Check | None, database: Path | None) -> dict[str, Any]:
+def _as_json(packages: list[Dependency], checked: Check | None, database: Path | None, sha256: str) -> dict[str, Any]:
     told: dict[str, Any] = {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "goalcover": __version__,
         "python": platform.python_version(),
         "packages": [asdict(package) for package in packages],
         "advisories": None,
@@ -74,8 +84,9 @@ def _as_json(packages: list[Dependency], checked: Check | None, database: Path |
     if checked:
         told["advisories"] = {
             "file": str(database),
+            "sha256": sha256,
             "n": checked.n_advisories,
-            "newest": checked.newest.astimezone(UTC).isoformat() if checked.newest else None,
+            "newest": checked.newest.astimezone(UTC).isoformat(),
             "n_malformed": checked.n_malformed,
             "undecided": list(checked.undecided),
             "affected": [asdict(finding) for finding in checked.findings],
@@ -84,8 +95,8 @@ def _as_json(packages: list[Dependency], checked: Check | None, database: Path |
     return told
 
 
-def _tell(checked: Check, n_packages: int) -> None:
-    """Nothing; prints the findings, and on stderr what they rest on."""
+def _tell(checked: Check, n_packages: int, sha256: str) -> None:
+    """Nothing; prints the findings and what may hide more, and on stderr what they rest on."""
     from .decomposition import counted, plain
 
     if checked.findings:
@@ -95,19 +106,30 @@ def _tell(checked: Check, n_packages: int) -> None:
             for each in checked.findings
         ]
         print_table(header, [[plain(cell) for cell in row] for row in rows])
-    else:
+    elif checked.complete:
         click.echo("No installed package is affected.")
-    noun = "advisory" if checked.n_advisories == 1 else "advisories"
-    click.echo(f"{counted(n_packages, 'package')} held against {checked.n_advisories:,} {noun}.", err=True)
-    if checked.newest:
-        days = (datetime.now(UTC) - checked.newest).days
-        old = " It is old: bring a new one." if days > OLD else ""
-        click.echo(f"The newest advisory is of {checked.newest:%Y-%m-%d}, {counted(days, 'day')} ago.{old}", err=True)
+    else:
+        click.echo("No installed package was found to be affected, but the check is incomplete.")
     if checked.n_malformed:
-        click.echo(
-            f"{counted(checked.n_malformed, 'advisory file')} could not be read, and may hide a finding.", err=True
-        )
+        click.echo(f"{_advisories(checked.n_malformed)} could not be read, and may hide a finding.")
     if checked.undecided:
         names = plain(", ".join(checked.undecided))
-        click.echo(f"Not decided, for want of versions that can be compared: {names}.", err=True)
+        click.echo(f"Not decided, for want of versions that can be compared: {names}.")
+    click.echo(f"{counted(n_packages, 'package')} held against {_advisories(checked.n_advisories)}.", err=True)
+    click.echo(f"The newest is of {checked.newest:%Y-%m-%d}, {_age(checked.newest)}.", err=True)
+    click.echo(f"The database's SHA-256 is {sha256}.", err=True)
     click.echo(f"Not seen by this check: {'; '.join(UNSEEN)}.", err=True)
+
+
+def _advisories(n: int) -> str:
+    return f"{n:,} {'advisory' if n == 1 else 'advisories'}"
+
+
+def _age(newest: datetime) -> str:
+    """How old a database is whose newest advisory is of then, and what to do if that is too old or cannot be."""
+    from .decomposition import counted
+
+    days = (datetime.now(UTC) - newest).days
+    if days < 0:
+        return "which lies in the future: the database, or this machine's clock, is wrong"
+    return f"{counted(days, 'day')} ago{'. It is old: bring a new one' if days > OLD else ''}"

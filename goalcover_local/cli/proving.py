@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import platform
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,13 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from .sealed import EXPORT, NOBODY, REPORT, Sealed
+from .sealed import EXPORT, NOBODY, REPORT, Sealed, devices, routes
 
 if TYPE_CHECKING:
     from ..cards import Card
 
 GOAL, N_ROWS = "family-clinic", 4
 """The goal that ships, and how many of its rows are judged: enough for every capability, few enough for a CPU."""
+
+NAMESPACE = "empty network namespace"
+"""The name of the finding that the kernel gave an assessment no way out."""
 
 Outcome = Literal["proved", "failed", "not proved"]
 
@@ -61,8 +66,38 @@ def prove(card: Card, options: Mapping[str, Any]) -> bool:
             click.echo(f"{_SIGNS[finding.outcome]}{finding.name}: {finding.found}")
     well = all(finding.outcome != "failed" for finding in findings)
     if options["as_json"]:
-        click.echo(json.dumps({"well": well, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        alone = is_alone() or any(each.name == NAMESPACE and each.outcome == "proved" for each in findings)
+        told = {**circumstances(card, options), "namespace": alone, "well": well}
+        click.echo(json.dumps({**told, "findings": [asdict(finding) for finding in findings]}, indent=2))
     return well
+
+
+def circumstances(card: Card, options: Mapping[str, Any]) -> dict[str, Any]:
+    """When and where something was found: time (UTC), host, kernel, GoalCover's version, judge, digest of its weights.
+
+    The digest is None where the weights are not here, or are a server's, which nobody verified.
+    """
+    from .. import __version__
+    from ..errors import ModelError
+    from ..weights import verify
+
+    try:
+        weights = None if options["engine"] == "server" else verify(card).digest
+    except ModelError:
+        weights = None
+    return {
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "kernel": f"{platform.system()} {platform.release()}",
+        "version": __version__,
+        "judge": card.name,
+        "weights": weights,
+    }
+
+
+def is_alone() -> bool:
+    """Whether this process sees no network but a loopback, as in a namespace of its own."""
+    return devices() == ["lo"] and routes() == 0
 
 
 def findings_of(card: Card, options: Mapping[str, Any]) -> Iterator[Finding]:
@@ -188,7 +223,7 @@ def _assessments(card: Card, options: Mapping[str, Any]) -> Iterator[Finding]:
         if finding.outcome == "failed":
             return
         if options["engine"] == "server":
-            yield Finding("empty network namespace", "not proved", "the server that judges would be outside of it")
+            yield Finding(NAMESPACE, "not proved", "the server that judges would be outside of it")
             return
         yield from _in_namespace(card, inside, options, str(finding.details["export"]))
 
@@ -196,18 +231,18 @@ def _assessments(card: Card, options: Mapping[str, Any]) -> Iterator[Finding]:
 def _in_namespace(card: Card, folder: Path, options: Mapping[str, Any], export: str) -> Iterator[Finding]:
     finding = _assessment("assessment, sealed", card, folder, options)
     seen = _seen(folder)
-    name = "empty network namespace"
     if seen.kernel:
-        yield Finding(name, "not proved", f"the kernel gives none to this user: {seen.kernel}", {"kernel": seen.kernel})
+        found = f"the kernel gives none to this user: {seen.kernel}"
+        yield Finding(NAMESPACE, "not proved", found, {"kernel": seen.kernel})
         return
     told = asdict(seen)
     details = {key: told[key] for key in ("devices", "routes", "native")}
     if seen.devices == ["lo"] and not seen.routes and seen.native:
         found = f"the process sees lo and no route; the kernel refuses libc's own connect with {seen.native}"
-        yield Finding(name, "proved", found, details)
+        yield Finding(NAMESPACE, "proved", found, details)
     else:
         found = f"it holds {', '.join(seen.devices)}, {seen.routes} routes, and answers {seen.native or 'no error'}"
-        yield Finding(name, "failed", found, details)
+        yield Finding(NAMESPACE, "failed", found, details)
     yield finding
     if finding.outcome == "failed":
         return
@@ -261,7 +296,7 @@ def _arguments(card: Card, options: Mapping[str, Any]) -> list[str]:
 
     told = [GOAL, str(shipped("goals") / f"{GOAL}.jsonl"), "--judge", card.name, "--limit", str(N_ROWS)]
     told += ["--value", "expectation", "--explain", "none"]
-    for name in ("engine", "url", "devices", "threads", "question", "order"):
+    for name in ("engine", "url", "devices", "threads", "verify", "question", "order"):
         if options[name]:
             told += [f"--{name}", str(options[name])]
     return told

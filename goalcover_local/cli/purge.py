@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from ..purging import Files, Texts
+    from ..beside import Files
+    from ..purging import Texts
 
 _SHOWN = 10
 LEFT = 3
@@ -21,22 +22,26 @@ LEFT = 3
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--samples", is_flag=True, required=True, help="Remove sample text, and all text that may quote it.")
 @click.option("--ids", is_flag=True, help="Put digests in place of ids, names of files and the data's path too.")
-@click.option("--files", "others", is_flag=True, help="Remove files in the folder whose content is not known as well.")
+@click.option(
+    "--files", "others", is_flag=True, help="Remove files in the folder whose content is not certain as well."
+)
 @click.option("--yes", is_flag=True, help="Do not ask first; needed where there is no terminal.")
 @click.option("--json", "as_json", is_flag=True, help="Print what was removed and what is left as JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
     """Remove the samples' texts from the run in folder RUN, and every text that may quote one, for good.
 
-    Removed: inputs, outputs, the rows as they were read, explanations, candidates, responses, and what models wrote of
-    gaps and what to do about them: export first what you want to keep. Kept: goal, scores, counts, digests, trainings
-    and the audit trail, so that `show`, `status` and `export` still work. Runs and rows that studies and experiments
-    left in the folder go the same way. Other files there are named, and removed with --files.
+    Removed: inputs, outputs, the rows as they were read, explanations, candidates, responses, what models wrote of
+    gaps and what to do about them, and the reasons that people gave with `goalcover decide`, which may quote a row:
+    export first what you want to keep. Kept: goal, scores, counts, digests, trainings and the audit trail, so that
+    `show`, `status` and `export` still work. Runs and rows that studies and experiments left in the folder go the same
+    way. Of the other files there those are kept whose digest the run holds, as of weights; the rest, figures too, are
+    named, and removed with --files.
 
-    Given again the very data, `goalcover assess` puts the texts back, and nothing is judged twice. Killed at any
-    moment, the same command finishes what it began. What lies outside the folder (the data, copies, backups, snapshots
-    of the disk) is not reached, weights that were trained on the samples may repeat them, and short texts and ids can
-    be guessed from their digests.
+    Given again the very data, `goalcover assess` puts the samples' texts back, and nothing is judged twice. Killed at
+    any moment, the same command finishes what it began. What lies outside the folder (the data, copies, backups,
+    snapshots of the disk) is not reached, weights that were trained on the samples may repeat them, and short texts and
+    ids can be guessed from their digests.
 
     Leaves with code 3 where files were left that may hold text.
 
@@ -63,7 +68,8 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
 
 def _held(folder: Path) -> dict[Path, tuple[Texts, Files]]:
     """What a purge would remove of the run in a folder, and of every run inside it, the innermost first."""
-    from ..purging import files, texts
+    from ..beside import files
+    from ..purging import texts
     from ..store import Run
 
     with Run.open(folder, write=False) as run:
@@ -95,7 +101,8 @@ def _purge(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
 
     with Run.open(folder, write=True) as run:
         held, lying = purge(run, ids=options["ids"], others=options["others"])
-        last = run.events()[-1]
+    with Run.open(folder, write=False) as run:
+        last = run.events()[-1]  # the seal, which is written when the run is closed
     gone, left = (lying.rows + lying.others, ()) if options["others"] else (lying.rows, lying.others)
     return {
         "run": str(folder),

@@ -64,8 +64,7 @@ def seal() -> None:
 
 def devices() -> list[str]:
     """The names of the network devices that this process can see."""
-    lines = Path("/proc/self/net/dev").read_text("ascii").splitlines()[2:]
-    return [line.partition(":")[0].strip() for line in lines]
+    return [line.partition(":")[0].strip() for line in _lines("/proc/self/net/dev")[2:]]
 
 
 def routes() -> int:
@@ -93,7 +92,7 @@ def _lines(path: str) -> list[str]:
     try:
         return Path(path).read_text("ascii").splitlines()
     except OSError:
-        return []  # a kernel without IPv6
+        return []  # a kernel without IPv6, or one that is not Linux
 
 
 def _commanded(*arguments: str) -> int:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs GoalCover from this bundle, on a machine without any network: first every digest, then anything else.
 set -eu
+unset CDPATH PYTHONPATH PYTHONHOME
 
 python_wanted='@PYTHON@' machine_wanted='@MACHINE@' glibc_wanted='@GLIBC@' judge='@JUDGE@'
 
@@ -32,6 +33,14 @@ absolute() {
     esac
 }
 
+# With a relative folder in PATH, or an empty one, programs that lie in the bundle could stand in for the system's.
+check_path() {
+    case :$PATH: in
+        *:[!/]*) fail "PATH names a folder that is not absolute, from where anything could be run." \
+            "Set PATH to absolute folders, such as /usr/bin:/bin." ;;
+    esac
+}
+
 check_machine() {
     if [ "$(uname -s)" != Linux ] || [ "$(uname -m)" != "$machine_wanted" ]; then
         fail "This bundle is for Linux on $machine_wanted, and this is $(uname -s) on $(uname -m)." \
@@ -46,7 +55,7 @@ check_machine() {
 }
 
 check_python() {
-    found=$("$python" -c 'import sys, venv; print("%s %d.%d" % ((sys.implementation.name,) + sys.version_info[:2]))' \
+    found=$("$python" -I -c 'import sys, venv; print("%s %d.%d" % ((sys.implementation.name,) + sys.version_info[:2]))' \
         2>/dev/null) || found="none that works"
     if [ "$found" != "cpython $python_wanted" ]; then
         fail "This bundle needs CPython $python_wanted, and $python is $found." \
@@ -69,12 +78,18 @@ check_signature() {
 
 check_digests() {
     [ -f SHA256SUMS ] || fail "This bundle has no SHA256SUMS." "Copy it again, whole."
+    odd=$(LC_ALL=C find . -name '*[[:cntrl:]\\]*' | head -n 1 | LC_ALL=C tr -d '[:cntrl:]')
+    [ -z "$odd" ] || fail "A name that begins with $odd holds a control character or a backslash." \
+        "Do not use this bundle; copy it again."
     odd=$(find . ! -type f ! -type d | head -n 1)
     [ -z "$odd" ] || fail "$odd is neither a file nor a folder." "Do not use this bundle; copy it again."
     odd=$(find . -type f ! -path ./SHA256SUMS ! -path ./SHA256SUMS.sig | sed 's,^\./,,' |
         awk 'NR == FNR { listed[substr($0, 67)] = 1; next } !($0 in listed) { print; exit }' SHA256SUMS -)
     [ -z "$odd" ] || fail "$odd is not listed in SHA256SUMS." "Do not use this bundle; copy it again."
-    if grep -Eq '^.{66}(/|.*\.\./)' SHA256SUMS; then
+    if LC_ALL=C grep -Evq '^[0-9a-f]{64}  [^\\[:cntrl:]]+$' SHA256SUMS; then
+        fail "SHA256SUMS holds a line that is no digest and name." "Do not use this bundle; ask its maker."
+    fi
+    if LC_ALL=C grep -Eq '^.{66}(/|.*\.\./)' SHA256SUMS; then
         fail "SHA256SUMS lists a file outside the bundle." "Do not use this bundle; ask its maker."
     fi
     if ! bad=$(LC_ALL=C sha256sum --check --strict --quiet SHA256SUMS 2>/dev/null); then
@@ -97,11 +112,11 @@ install_packages() {
     fi
     mkdir -p "$venv"
     echo unfinished >"$mark"
-    "$python" -m venv --clear --without-pip "$venv" || fail "No environment could be made in $venv." \
+    "$python" -I -m venv --clear --without-pip "$venv" || fail "No environment could be made in $venv." \
         "See that there is room and that you may write there."
     echo unfinished >"$mark"
     set -- wheels/pip-*.whl
-    PIP_CONFIG_FILE=/dev/null "$venv/bin/python" "$1/pip" --isolated install --quiet --no-input --no-cache-dir \
+    PIP_CONFIG_FILE=/dev/null "$venv/bin/python" -I "$1/pip" --isolated install --quiet --no-input --no-cache-dir \
         --disable-pip-version-check --no-index --find-links wheels --no-deps --only-binary :all: --require-hashes \
         --requirement requirements.txt ||
         fail "pip could not install the packages." "What it says above tells why; run this again when it is mended."
@@ -109,11 +124,19 @@ install_packages() {
     say "$(wc -l <requirements.txt | tr -d ' ') packages are installed in $venv."
 }
 
-# A model is copied beside its place and moved there whole; one that is there already is kept if it is the same.
+# Cards and models are copied beside their place and moved there whole; what is there already is kept if it is the same.
 install_models() {
     mkdir -p "$home/models" "$home/cards"
     for card in home/cards/*.toml; do
-        if [ -f "$card" ]; then cp "$card" "$home/cards/"; fi
+        [ -f "$card" ] || continue
+        name=$(basename "$card")
+        place=$home/cards/$name
+        if [ ! -e "$place" ]; then
+            cp "$card" "$home/cards/.$name.arriving"
+            mv "$home/cards/.$name.arriving" "$place"
+        elif ! cmp -s "$card" "$place"; then
+            fail "$place is another card of that name." "Remove that file, or name another folder with --home."
+        fi
     done
     for model in home/models/*/; do
         [ -d "$model" ] || continue
@@ -154,11 +177,13 @@ while [ $# -gt 0 ]; do
             exit 0
             ;;
         *)
+            printf 'Error: There is no option %s.\n' "$1" >&2
             usage >&2
             exit 2
             ;;
     esac
 done
+check_path
 venv=$(absolute "$venv") home=$(absolute "$home")
 case $python in
     */*) python=$(absolute "$python") ;;
@@ -170,10 +195,7 @@ for place in "$venv" "$home"; do
     esac
 done
 
-if [ -z "$verify_only" ]; then
-    check_machine
-    check_python
-fi
+[ -n "$verify_only" ] || check_machine
 if [ -n "$key" ]; then
     check_signature
 elif [ -f SHA256SUMS.sig ]; then
@@ -181,6 +203,7 @@ elif [ -f SHA256SUMS.sig ]; then
 fi
 check_digests
 [ -z "$verify_only" ] || exit 0
+check_python
 install_packages
 install_models
 if [ -n "$judge" ]; then

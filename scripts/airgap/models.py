@@ -34,8 +34,9 @@ def chosen(names: Iterable[str]) -> list[Model]:
     return found
 
 
-def copy(models: Iterable[Model], bundle: Path) -> None:
-    """Nothing; `bundle`/home now holds these models and no others, and `bundle`/cards their cards."""
+def copy(models: Iterable[Model], bundle: Path) -> list[str]:
+    """The copied files by their names in the bundle: home/ now holds these models and no others, cards/ their cards."""
+    copied = []
     names = {model.card.name for model in models}
     for folder in ("home/models", "home/cards", "cards"):
         (bundle / folder).mkdir(parents=True, exist_ok=True)
@@ -53,8 +54,11 @@ def copy(models: Iterable[Model], bundle: Path) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(model.weights.directory / name, target)
         (place / MANIFEST).write_text(canonical_json(asdict(model.manifest)), encoding="utf-8")
+        copied += [(place / name).relative_to(bundle).as_posix() for name in (*model.weights.files, MANIFEST)]
         card = card_path(model.card.name)
         assert card is not None
-        shutil.copyfile(card, bundle / "cards" / card.name)
-        if not card.is_relative_to(shipped("models")):
-            shutil.copyfile(card, bundle / "home" / "cards" / card.name)
+        own = not card.is_relative_to(shipped("models"))
+        for folder in ("cards", "home/cards") if own else ("cards",):
+            shutil.copyfile(card, bundle / folder / card.name)
+            copied.append(f"{folder}/{card.name}")
+    return copied

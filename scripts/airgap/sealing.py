@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 
 from goalcover_local.errors import GoalCoverError
@@ -12,6 +13,20 @@ from goalcover_local.files import digest_of_file
 
 SUMS = "SHA256SUMS"
 SIGNATURE = "SHA256SUMS.sig"
+
+
+def refuse_others(bundle: Path, known: Collection[str]) -> None:
+    """Nothing. Raises GoalCoverError for the first link, or unknown file, in the bundle: it would be signed too.
+
+    `known` are names of files in the bundle, and of folders in it of which everything is known.
+    """
+    for path in sorted(bundle.rglob("*")):
+        inside = path.relative_to(bundle)
+        names = {inside.as_posix(), *(folder.as_posix() for folder in inside.parents)}
+        if path.is_symlink() or not (path.is_dir() or names.intersection(known)):
+            raise GoalCoverError(
+                f"{inside.as_posix()!r} in {bundle} is no part of this bundle.", "Remove it, or name a new folder."
+            )
 
 
 def write_sums(bundle: Path) -> str:
@@ -23,7 +38,7 @@ def write_sums(bundle: Path) -> str:
             path = Path(root, name)
             inside = path.relative_to(bundle).as_posix()
             kind = path.lstat().st_mode
-            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) or set(inside) & set("\\\n\r"):
+            if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)) or not inside.isprintable() or "\\" in inside:
                 raise GoalCoverError(f"{inside!r} cannot lie in a bundle.", "Remove it: only plain files are listed.")
             if stat.S_ISREG(kind) and inside != SUMS:
                 lines.append(f"{digest_of_file(path)}  {inside}\n")

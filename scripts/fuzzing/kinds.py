@@ -12,6 +12,28 @@ from pathlib import Path
 
 from .mutations import Kind
 
+NAMES = (
+    "safetensors",
+    "GGUF",
+    "model folder",
+    "manifest",
+    "data, JSONL",
+    "data, JSON",
+    "data, CSV",
+    "data, TSV",
+    "data, gzip",
+    "data, Parquet",
+    "labels",
+    "goal",
+    "subgoals",
+    "answers",
+    "review sheet",
+    "card",
+    "reward",
+    "question",
+)
+"""The kinds of file, as `kinds_of` tells them."""
+
 
 def kinds_of(data: Path | None, home: Path) -> list[Kind]:
     """Every kind of file, with those of a folder among what is mutated. Imports all that a worker needs, once."""
