@@ -27,7 +27,7 @@ OWN = (LOCK, DATABASE, *(f"{DATABASE}-{more}" for more in ("wal", "shm", "journa
 """The files that are the run itself."""
 
 CONCLUDED = "experiment ended"
-"""The kind of the events that tell the digests of files in the run's folder which hold numbers alone."""
+"""The kind of the events whose `files` in the run's folder hold numbers alone. What any event has `drawn` does too."""
 
 ADAPTER, CHECKPOINTS, CARD = "adapter", "checkpoints", "card.json"
 """What lies in a training's folder."""
@@ -66,7 +66,9 @@ def files(run: Run) -> Files:
 
 def _known(run: Run) -> dict[Path, str]:
     """By path, the digests that the run holds of files in its folder: of an experiment, of policies and checkpoints."""
-    told = [event.told.get("files") for event in run.events() if event.kind == CONCLUDED]
+    events = run.events()
+    told = [event.told.get("files") for event in events if event.kind == CONCLUDED]
+    told += [event.told.get("drawn") for event in events]
     known = {run.folder / name: str(digest) for each in told if isinstance(each, dict) for name, digest in each.items()}
     trainings = Trainings(run)
     for training in trainings.names():

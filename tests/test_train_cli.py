@@ -23,7 +23,7 @@ from analyst import Analyst
 from command import Goalcover
 from trained import RuleEngine, write_reward
 
-from goalcover_local import pulling
+from goalcover_local import beside, pulling
 from goalcover_local.audit import OPENED, SEALED
 from goalcover_local.cli.train import BEGUN
 from goalcover_local.cli.trained import TRAINED
@@ -672,7 +672,7 @@ def remove(file: Path) -> None:
     file.unlink()
 
 
-def beside(file: Path) -> None:
+def a_stranger(file: Path) -> None:
     file.with_name("stranger.pt").write_bytes(b"cos\nsystem\n")
 
 
@@ -684,7 +684,7 @@ def beside(file: Path) -> None:
         (spoil, "trainer_state.json"),
         (spoil, "adapter_model.safetensors"),
         (remove, "scheduler.pt"),
-        (beside, "optimizer.pt"),
+        (a_stranger, "optimizer.pt"),
     ],
 )
 def test_a_checkpoint_that_is_not_as_it_was_written_is_not_loaded(
@@ -740,6 +740,8 @@ def test_a_judge_that_fails_for_all_gives_no_numbers(goalcover: Goalcover, rules
     [line] = [line for line in said.out.splitlines() if line.lstrip().startswith("reward, 1-5")]
     assert line.count("–") == 2
     ElementTree.fromstring(Path("run/policies/original/curve.svg").read_text("utf-8"))
+    with Run.open("run", write=False) as run:
+        assert beside.files(run).others == (), "what training wrote is known to hold no text"
     assert "last" not in events(Path("run"))[-1][1]
 
 
