@@ -154,4 +154,8 @@ def print_rehearsal(told: Mapping[str, Any]) -> None:
     for name, line in lines.items():
         click.echo(f"{name:16} {line}")
     if told["missing_weights"]:
-        click.echo("Fetch them with `goalcover models pull`, or name a copy with `goalcover models add`.", err=True)
+        click.echo(
+            "Set GOALCOVER_HOME to where models are, or name a copy with `goalcover models add`;"
+            " with a network: `goalcover models pull`.",
+            err=True,
+        )
