@@ -1,8 +1,7 @@
-"""A run's folder and the file in it: made private, locked and opened, and its failures told in plain words."""
+"""A run's folder and the file in it: made private, locked and opened."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
@@ -10,11 +9,12 @@ import shutil
 import sqlite3
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 from .errors import StoreError
 from .privacy import check_folder
+from .run_failures import failures_told, result_code, system_failures_told
 from .schema import check, made_by
 
 DATABASE = "run.sqlite"
@@ -147,7 +147,7 @@ def open_database(folder: Path, held: ExitStack, *, write: bool, create: bool) -
     Raises StoreError if the run is absent, locked, damaged, of a newer version, another program's, or on a disk
     that is full or not writable; or if its file holds more than our tables, such as a trigger.
     """
-    with failures_told(folder), _system_failures_told(folder):
+    with failures_told(folder), system_failures_told(folder):
         return _open(folder, held, write, create)
 
 
@@ -243,7 +243,7 @@ def _connect(folder: Path, way: str, other_ways: Iterator[str]) -> sqlite3.Conne
             )
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
         except sqlite3.OperationalError as error:
-            barred = _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+            barred = result_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
             if not barred or not (other_way := next(other_ways, "")):
                 raise
             return _connect(folder, other_way, other_ways)
@@ -330,63 +330,3 @@ def _prepare(database: sqlite3.Connection, folder: Path, version: int) -> None:
     database.executescript(
         "PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; PRAGMA journal_size_limit = 67108864;"
     )
-
-
-_FULL = ("is on a disk that is full", "Free some space and start again: all that was stored before is kept.")
-_BARRED = ("may not be written to", "Have its permissions changed, or copy it to a folder of your own.")
-_DAMAGED = (
-    "is damaged, or is no run",
-    "Bring it back from a copy, or save what `sqlite3 .recover` still reads.",
-)
-_FAILED = ("could not be read or written", "Check its path, its disk and the space there, then start again.")
-_NO_FOLDER = ("is named like a file", "Name a folder with --run.")
-_UNFIT = ("was given a record that does not fit", "Put its judge, subgoal and sample first.")
-_TROUBLES = {
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_READONLY: _BARRED,
-    sqlite3.SQLITE_CANTOPEN: (
-        "cannot be opened",
-        "Check that you may read it, or copy it to your own folder.",
-    ),
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_ERROR: _DAMAGED,
-    sqlite3.SQLITE_BUSY: ("is in use by another program", "Close that program and start again."),
-    sqlite3.SQLITE_CONSTRAINT: _UNFIT,
-}
-_SYSTEM_TROUBLES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _BARRED,
-    errno.EPERM: _BARRED,
-    errno.EROFS: _BARRED,
-    errno.EEXIST: _NO_FOLDER,
-    errno.ENOTDIR: _NO_FOLDER,
-}
-
-
-@contextmanager
-def failures_told(folder: Path) -> Iterator[None]:
-    """Turns what SQLite raises into a StoreError; its own messages hold no stored text."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if not _code(error):
-            raise
-        trouble, mend = _TROUBLES.get(_code(error), _FAILED)
-        raise StoreError(f"The run {folder} {trouble} ({error}).", mend) from error
-
-
-@contextmanager
-def _system_failures_told(folder: Path) -> Iterator[None]:
-    """Turns what the operating system raises into a StoreError."""
-    try:
-        yield
-    except OSError as error:
-        trouble, mend = _SYSTEM_TROUBLES.get(error.errno or 0, _FAILED)
-        raise StoreError(f"The run {folder} {trouble} ({error.strerror}).", mend) from error
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 for an error that is not SQLite's but our own misuse of it."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

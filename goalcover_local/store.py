@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from . import audit, chain
 from .errors import StoreError
-from .folder import check_place, failures_told, open_database
+from .folder import check_place, open_database
 from .records import (
     JUDGE,
     NUMBERS,
@@ -33,6 +33,7 @@ from .records import (
     insert_subgoals,
 )
 from .resampling import drawn
+from .run_failures import failures_told
 from .terms import (
     Candidate,
     Exchange,

@@ -496,7 +496,7 @@ def test_status_tells_failed_judgements_and_a_broken_trail(goalcover: Goalcover,
     assert "--retry-failed: 3 judgements failed" in told["next"]
     with Run.open("run", write=True) as run, run._transaction() as database:
         database.execute("UPDATE events SET who = 'nobody' WHERE seq = 1")
-    assert "BROKEN: Event 2 was altered" in goalcover("status", "run").out
+    assert "BROKEN: Event 1 was altered" in goalcover("status", "run").out
 
 
 def test_status_of_a_run_whose_record_was_emptied_says_that_the_trail_is_broken(

@@ -177,7 +177,8 @@ def _tell_contents(told: Verified, events: Sequence[Event], edited: Sequence[str
     elif seal and edited is not None:
         counts = seal.told.get("counts", {})
         counts = counts.items() if isinstance(counts, dict) else ()
-        held = ", ".join(f"{n} {plain(kind)}" for kind, n in counts if kind not in ("goal", "counters"))
+        told_of = ((plain(kind), n) for kind, n in counts if kind not in ("goal", "counters"))
+        held = ", ".join(f"{n} {kind.removesuffix('s') if n == 1 else kind}" for kind, n in told_of)
         told.notes.append(f"Contents: as event {seal.seq} sealed them ({held or 'empty'}).")
     elif commands and not seal:
         opened = commands[-1].opened
