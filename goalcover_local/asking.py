@@ -293,6 +293,7 @@ def open_asker(
     url: str = "",
     devices: Sequence[str] = (),
     threads: int | None = None,
+    full: bool = False,
     opened: Engine | None = None,
     **owned: Any,
 ) -> Asker:
@@ -302,7 +303,7 @@ def open_asker(
     EngineError if the engine does not do what it must (see `canary`).
     """
     proved = opened is not None
-    opened = opened or open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
+    opened = opened or open_engine(card, engine=engine, url=url, devices=devices, threads=threads, full=full)
     asker = Asker(opened, single_turn=card.chat.single_turn, home=models_home() / "references", **owned)
     if not proved:
         try:

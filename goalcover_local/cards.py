@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from .bounded import text_of, toml_of
 from .errors import ModelError
-from .resources import shipped
+from .resources import home, shipped
 from .terms import Value
 
 DEFAULT_CARD = "smollm2-135m-instruct"
@@ -26,6 +25,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9.-]*")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9][A-Za-z0-9.!+_-]*")
 _STRICT = {"extra": "forbid"}
+_LONGEST = 1_000_000  # bytes of a card
 
 T = TypeVar("T")
 
@@ -149,16 +149,13 @@ class Card:
     def mend(self) -> str:
         """How a user gets these weights."""
         if self.source.kind == "directory":
-            return f"Copy the weights to this machine and run `goalcover models add DIR --card {self.name}`."
-        return f"Run `goalcover models pull {self.name}`."
+            return f"Install the bundle again; with a copy of them: `goalcover models add DIR --card {self.name}`."
+        return f"Install the bundle again; with a network: `goalcover models pull {self.name}`."
 
 
 def models_home() -> Path:
     """The folder that holds the user's cards and weights; it need not exist."""
-    if chosen := os.environ.get("GOALCOVER_HOME"):
-        return Path(chosen).expanduser().absolute()
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
-    return Path(data).absolute() / "goalcover"
+    return home()
 
 
 def weights_folder(name: str) -> Path:
@@ -201,7 +198,8 @@ def load_card(name: str) -> Card:
         close = difflib.get_close_matches(name, _names(), n=3, cutoff=0.5)
         close = close or [known for known in _names() if name and name in known][:3]
         hint = f"Did you mean {' or '.join(f'`{known}`' for known in close)}? " if close else ""
-        raise ModelError(f"There is no card named {name!r}.", f"{hint}`goalcover models list` shows every card.")
+        searched = f"{hint}`goalcover models list` shows every card that ships or is in {models_home() / 'cards'}."
+        raise ModelError(f"There is no card named {name!r}.", searched)
     return _read_card(path)
 
 
@@ -217,8 +215,8 @@ def _names() -> list[str]:
 
 def _read_card(path: Path) -> Card:
     try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raw = toml_of(text_of(path, _LONGEST))
+    except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read as TOML: {error}.", "Mend or remove the file.") from error
     card = validated(Card, raw, path)
     if check_name(card.name) != path.stem:

@@ -1,7 +1,14 @@
-"""The chain of events: who did what to a run and when, each sealed by a hash over it and the one before."""
+"""A chain of events: who did what and when, each sealed by a hash over it and the one before.
+
+An event on a line is canonical JSON: keys sorted, no spaces, UTF-8. Its hash is the SHA-256 of that line without the
+field "hash", so that anyone can check a chain: `jq -cSj 'del(.hash)'` of a line, given to `sha256sum`, prints its hash,
+which the next line repeats as "previous".
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import pwd
@@ -13,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from . import __version__
 from .errors import StoreError
 from .terms import canonical_json, digest_of
 
@@ -25,7 +33,10 @@ LONGEST_DETAIL = 200
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One link of the chain: `seq` counts from 1, `at` is UTC in ISO 8601, `details` is canonical JSON."""
+    """One link of the chain: `seq` counts from 1, `at` is UTC in ISO 8601, `details` is canonical JSON.
+
+    `version` is the package's; events of before it was noted have none.
+    """
 
     seq: int
     at: str
@@ -36,11 +47,49 @@ class Event:
     details: str
     previous: str
     hash: str
+    version: str = ""
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The fields as they stand on a line; a version only where there is one."""
+        return {name: value for name, value in asdict(self).items() if value or name != "version"}
+
+    @property
+    def line(self) -> str:
+        """The event as canonical JSON, without a line's end."""
+        return canonical_json(self.record)
 
     @property
     def seal(self) -> str:
         """The hash that this event should have: SHA-256 of the canonical JSON of every other field."""
-        return digest_of({name: value for name, value in asdict(self).items() if name != "hash"})
+        return digest_of({name: value for name, value in self.record.items() if name != "hash"})
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The details as values; empty if they were altered so that nobody can read them."""
+        try:
+            found = json.loads(self.details)
+        except (ValueError, RecursionError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+
+def from_line(line: bytes) -> Event:
+    """The event that stands on a line, whose end may be there. Raises ValueError unless it is one as `Event.line` is.
+
+    Whether its hash fits is not looked at: see `problems`.
+    """
+    text = line.removesuffix(b"\n").decode()
+    try:
+        record = json.loads(text)
+        event = Event(**record)
+    except (TypeError, RecursionError):
+        raise ValueError("no event") from None
+    if type(record.pop("seq")) is not int or not all(isinstance(value, str) for value in record.values()):
+        raise ValueError("no event")
+    if event.line != text:
+        raise ValueError("not canonical")
+    return event
 
 
 def next_event(last: Event | None, kind: str, details: Mapping[str, Any], command: str | None = None) -> Event:
@@ -50,15 +99,17 @@ def next_event(last: Event | None, kind: str, details: Mapping[str, Any], comman
     other arguments may be text and are left out. Raises StoreError for details that look like text.
     """
     _refuse_text(kind, details)
+    who, host = author()
     fields: dict[str, Any] = {
         "seq": last.seq + 1 if last else 1,
         "at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "who": _user(),
-        "host": _plain(platform.node()),
+        "who": who,
+        "host": host,
         "command": _running() if command is None else command,
         "kind": kind,
         "details": canonical_json(details),
         "previous": last.hash if last else BEGINNING,
+        "version": __version__,
     }
     return Event(**fields, hash=Event(**fields, hash="").seal)
 
@@ -68,7 +119,9 @@ def problems(events: Iterable[Event], n_written: int) -> list[str]:
     found = []
     seq, seal = 0, BEGINNING
     for event in events:
-        if event.seq != seq + 1:
+        if event.seq <= seq:
+            found.append(f"Event {event.seq} stands after event {seq}.")
+        elif event.seq != seq + 1:
             found.append(_missing(seq + 1, event.seq - 1))
         elif event.previous != seal:
             found.append(f"Event {event.seq} does not follow the event before it.")
@@ -106,12 +159,18 @@ def _refuse_text(kind: str, value: Any) -> None:
         )
 
 
-def _user() -> str:
-    """The account that runs this process, from the system and not from variables that anyone can set."""
+def digest_of_text(text: str) -> str:
+    """What stands in an event for a text that does not belong there: the SHA-256 of its UTF-8."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def author() -> tuple[str, str]:
+    """Who writes the events of this process, and on which host: as the system says, not variables that anyone sets."""
     try:
-        return _plain(pwd.getpwuid(os.getuid()).pw_name)
+        who = _plain(pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:
-        return str(os.getuid())
+        who = str(os.getuid())
+    return who, _plain(platform.node())
 
 
 def _running() -> str:

@@ -9,6 +9,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .arrow_files import as_schema, open_folder, open_parquet
 from .files import digest_of_file
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def from_file(
     """
     import numpy as np
 
-    schema, batches = _saved(file, split) if kind == "datasets" else _parquet(file)
+    schema, read = open_folder(file, split) if kind == "datasets" else open_parquet(file)
     schema = schema.with_metadata({name: held for name, held in (schema.metadata or {}).items() if name != _NOTES})
     for row in added:
         for number, column in enumerate(row, 1):
@@ -57,11 +58,12 @@ def from_file(
 
     def pieces() -> Iterator[Any]:
         start = 1
-        for batch in batches:
-            low, high = np.searchsorted(lines, [start, start + len(batch)])
-            if high > low:
-                yield batch.take(lines[low:high] - start).replace_schema_metadata(schema.metadata)
-            start += len(batch)
+        for piece in read:
+            n_rows = 1 if piece is None else len(piece)  # what is too long was no row of a run
+            low, high = np.searchsorted(lines, [start, start + n_rows])
+            if piece is not None and high > low:
+                yield as_schema(piece.take(lines[low:high] - start), schema)
+            start += n_rows
         if added:
             yield _table(schema, added)
 
@@ -89,27 +91,6 @@ def from_values(
     schema = pyarrow.schema(list(types.items()))
     left = iter(rows)
     return schema, (_table(schema, some) for some in iter(lambda: list(islice(left, _ROWS)), []))
-
-
-def _parquet(file: Path) -> Tables:
-    import pyarrow
-    from pyarrow import parquet
-
-    def pieces() -> Iterator[Any]:
-        with parquet.ParquetFile(file) as table:
-            for batch in table.iter_batches(batch_size=_ROWS):
-                yield pyarrow.Table.from_batches([batch])
-
-    return parquet.read_schema(file), pieces()
-
-
-def _saved(folder: Path, split: str | None) -> Tables:
-    datasets = _datasets()
-    found = datasets.load_from_disk(str(folder))
-    if isinstance(found, datasets.DatasetDict):
-        found = found[split or next(iter(found))]
-    found = found.with_format("arrow")
-    return found[:0].schema, found.iter(batch_size=_ROWS)
 
 
 def _type_of(value: Any) -> Any:

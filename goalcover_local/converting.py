@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from .cards import Precision
 from .errors import ModelError
+from .headers import check_gguf
 from .offline import switch_offline
 
 if TYPE_CHECKING:
@@ -22,9 +23,10 @@ _CONTROL, _USER_DEFINED = 3, 4
 def convert_gguf(gguf_path: Path, out_dir: Path, precision: Precision) -> dict[str, str]:
     """The versions that turned a GGUF into a folder of safetensors, configuration, tokenizer and template.
 
-    Weights are dequantised to float32, or to bfloat16 for any other precision. Raises ModelError if the
-    installed transformers cannot read the file.
+    Weights are dequantised to float32, or to bfloat16 for any other precision. Raises ModelError if the file's header
+    is unsound, or if the installed transformers cannot read it.
     """
+    check_gguf(gguf_path.resolve())
     switch_offline()
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer

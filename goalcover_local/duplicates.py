@@ -8,12 +8,12 @@ signs that are not seen. Of held-out rows, a part that stands anywhere in a long
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from .terms import Sample
+from .words import folded
 
 AT = 0.9
 """The similarity from which two texts are near-duplicates."""
@@ -150,16 +150,8 @@ def _parts(sample: Sample) -> dict[str, list[str]]:
 
 
 def _words(text: str) -> list[str]:
-    return _WORD.findall(_folded(text))
-
-
-def _folded(text: str) -> str:
-    """The text in small letters, in Unicode's compatible form (NFKC), without marks and signs that are not seen."""
-    if text.isascii():
-        return text.casefold()
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    unseen = [ord(each) for each in set(folded) if unicodedata.category(each) in ("Mn", "Cf")]
-    return folded.translate(dict.fromkeys(unseen))
+    """The words in small letters, in Unicode's compatible form, without marks and signs that are not seen."""
+    return _WORD.findall(folded(text, ("Mn", "Cf")))
 
 
 def _instructions(samples: Sequence[Sample]) -> set[str]:

@@ -1,23 +1,25 @@
-"""A run's folder and the file in it: made private, locked and opened, and its failures told in plain words."""
+"""A run's folder and the file in it: made private, locked and opened."""
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import re
 import shutil
 import sqlite3
 import stat
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from .errors import StoreError
+from .privacy import check_folder
+from .run_failures import failures_told, result_code, system_failures_told
+from .schema import check, made_by
 
 DATABASE = "run.sqlite"
 LOCK = "run.lock"
-VERSION = 3
+VERSION = 4
 APPLICATION = 0x476F436F
 """Marks a SQLite file as a run of ours: "GoCo"."""
 
@@ -79,6 +81,18 @@ TABLES_3 = (
 )
 """The tables that version 3 added: trainings, what was measured at their steps, and the digests of checkpoints."""
 
+TABLES_4 = ("decisions(event INTEGER PRIMARY KEY, json TEXT NOT NULL)",)
+"""The table that version 4 added: what people decided of verdicts, by the number of its event."""
+
+COLUMNS_4 = "ALTER TABLE events ADD COLUMN version TEXT NOT NULL DEFAULT '';"
+"""What version 4 added to the events: the package's version."""
+
+ADDED = {2: TABLES_2, 3: TABLES_3, 4: TABLES_4}
+"""The tables by the version that added them."""
+
+on_reading: Callable[[Path, str], None] | None = None
+"""Who is told of each run that is opened for reading: its folder, and its first event's hash, empty without events."""
+
 NETWORK_FILE_SYSTEMS = (
     *("9p", "afs", "beegfs", "ceph", "cifs", "coda", "gcsfuse", "glusterfs", "gpfs", "lustre", "ncp", "nfs"),
     *("panfs", "pvfs2", "rclone", "s3fs", "smb", "sshfs"),
@@ -131,9 +145,9 @@ def open_database(folder: Path, held: ExitStack, *, write: bool, create: bool) -
     """A connection to the run's file; `held` closes it and, after it, lets go of the lock.
 
     Raises StoreError if the run is absent, locked, damaged, of a newer version, another program's, or on a disk
-    that is full or not writable.
+    that is full or not writable; or if its file holds more than our tables, such as a trigger.
     """
-    with failures_told(folder), _system_failures_told(folder):
+    with failures_told(folder), system_failures_told(folder):
         return _open(folder, held, write, create)
 
 
@@ -150,16 +164,27 @@ def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.C
     else:
         database = _connect(folder, "mode=ro", _other_ways_to_read(folder))
     held.callback(database.close)
+    database.execute("BEGIN")  # another process may complete it meanwhile
     version = _version(database, folder)
     if not version and not may_create:
         raise absent
+    _check_schema(database, folder, version)
+    database.execute("COMMIT")
     if write:
         _restrict(folder)
         _prepare(database, folder, version)
     else:
+        check_folder(folder)
         _complete(database, version, "TEMP ")
         database.execute("PRAGMA query_only = ON")
+        if on_reading is not None:
+            on_reading(folder, _first_hash(database))
     return database
+
+
+def _first_hash(database: sqlite3.Connection) -> str:
+    found = database.execute("SELECT CAST(hash AS BLOB) FROM events ORDER BY seq LIMIT 1").fetchone()
+    return found[0].decode("utf-8", "replace") if found else ""
 
 
 def _make_folder(folder: Path) -> None:
@@ -213,10 +238,12 @@ def _connect(folder: Path, way: str, other_ways: Iterator[str]) -> sqlite3.Conne
         try:
             database = sqlite3.connect(address, timeout=30, isolation_level=None, uri=True)
             held.callback(database.close)
-            database.executescript("PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF;")
+            database.executescript(
+                "PRAGMA temp_store = MEMORY; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;"
+            )
             database.execute("SELECT count(*) FROM sqlite_master").fetchall()
         except sqlite3.OperationalError as error:
-            barred = _code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+            barred = result_code(error) in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
             if not barred or not (other_way := next(other_ways, "")):
                 raise
             return _connect(folder, other_way, other_ways)
@@ -248,16 +275,35 @@ def _restrict(folder: Path) -> None:
             path.chmod(mode)
 
 
+def _check_schema(database: sqlite3.Connection, folder: Path, version: int) -> None:
+    """Nothing. Raises StoreError unless the file holds the tables of that version (0: none), and nothing else.
+
+    Tables of later versions may be there, as completing leaves them that was cut off.
+    """
+    later = {table.partition("(")[0] for table in _added_after(version)} if version else set()
+    may = [entry for entry in made_by(_script(VERSION)) if entry.table in later]
+    check(database, folder / DATABASE, made_by(_script(version)), may)
+
+
+def _script(version: int) -> str:
+    """What makes the tables of that version in an empty file."""
+    tables = "".join(f"CREATE TABLE {table};" for number in ADDED if number <= version for table in ADDED[number])
+    return f"{TABLES_1} {tables} {COLUMNS_4 if version >= 4 else ''}" if version else ""
+
+
+def _added_after(version: int) -> list[str]:
+    return [table for number, tables in ADDED.items() if number > version for table in tables]
+
+
 def _complete(database: sqlite3.Connection, version: int, where: str = "") -> None:
     """Adds the tables that a run of an older version lacks: in the file, or empty ones for this connection alone.
 
     No others: an empty table of this connection would hide the one in the file.
     """
     if version < VERSION:
-        lacking = (*(TABLES_2 if version < 2 else ()), *TABLES_3)
-        tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in lacking)
-        sealed = f"BEGIN IMMEDIATE; {tables} PRAGMA user_version = {VERSION}; COMMIT;"
-        database.executescript(tables if where else sealed)
+        tables = "".join(f"CREATE {where}TABLE IF NOT EXISTS {table};" for table in _added_after(version))
+        whole = f"BEGIN IMMEDIATE; {tables} {COLUMNS_4} PRAGMA user_version = {VERSION}; COMMIT;"
+        database.executescript(tables if where else whole)
 
 
 def _prepare(database: sqlite3.Connection, folder: Path, version: int) -> None:
@@ -284,63 +330,3 @@ def _prepare(database: sqlite3.Connection, folder: Path, version: int) -> None:
     database.executescript(
         "PRAGMA synchronous = FULL; PRAGMA cache_size = -65536; PRAGMA journal_size_limit = 67108864;"
     )
-
-
-_FULL = ("is on a disk that is full", "Free some space and start again: all that was stored before is kept.")
-_BARRED = ("may not be written to", "Have its permissions changed, or copy it to a folder of your own.")
-_DAMAGED = (
-    "is damaged, or is no run",
-    "Bring it back from a copy, or save what `sqlite3 .recover` still reads.",
-)
-_FAILED = ("could not be read or written", "Check its path, its disk and the space there, then start again.")
-_NO_FOLDER = ("is named like a file", "Name a folder with --run.")
-_UNFIT = ("was given a record that does not fit", "Put its judge, subgoal and sample first.")
-_TROUBLES = {
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_READONLY: _BARRED,
-    sqlite3.SQLITE_CANTOPEN: (
-        "cannot be opened",
-        "Check that you may read it, or copy it to your own folder.",
-    ),
-    sqlite3.SQLITE_CORRUPT: _DAMAGED,
-    sqlite3.SQLITE_NOTADB: _DAMAGED,
-    sqlite3.SQLITE_ERROR: _DAMAGED,
-    sqlite3.SQLITE_BUSY: ("is in use by another program", "Close that program and start again."),
-    sqlite3.SQLITE_CONSTRAINT: _UNFIT,
-}
-_SYSTEM_TROUBLES = {
-    errno.ENOSPC: _FULL,
-    errno.EDQUOT: _FULL,
-    errno.EACCES: _BARRED,
-    errno.EPERM: _BARRED,
-    errno.EROFS: _BARRED,
-    errno.EEXIST: _NO_FOLDER,
-    errno.ENOTDIR: _NO_FOLDER,
-}
-
-
-@contextmanager
-def failures_told(folder: Path) -> Iterator[None]:
-    """Turns what SQLite raises into a StoreError; its own messages hold no stored text."""
-    try:
-        yield
-    except sqlite3.Error as error:
-        if not _code(error):
-            raise
-        trouble, mend = _TROUBLES.get(_code(error), _FAILED)
-        raise StoreError(f"The run {folder} {trouble} ({error}).", mend) from error
-
-
-@contextmanager
-def _system_failures_told(folder: Path) -> Iterator[None]:
-    """Turns what the operating system raises into a StoreError."""
-    try:
-        yield
-    except OSError as error:
-        trouble, mend = _SYSTEM_TROUBLES.get(error.errno or 0, _FAILED)
-        raise StoreError(f"The run {folder} {trouble} ({error.strerror}).", mend) from error
-
-
-def _code(error: sqlite3.Error) -> int:
-    """SQLite's primary result code; 0 for an error that is not SQLite's but our own misuse of it."""
-    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF

@@ -9,23 +9,22 @@ import gzip
 import io
 import json
 import math
-import os
 import re
 import shlex
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
+from .arrow_files import LONGEST_ROW, open_folder, open_parquet
 from .errors import DataError
 from .files import digest_of_file
 from .terms import Refusal, canonical_json, digest_of
 
 NOT_UTF8 = "not valid UTF-8"
-_BATCH = 64  # rows of a columnar file held at once
-_LONGEST_ROW = 1 << 26  # characters of one row of a JSON or CSV file
+_TOO_LONG = f"longer than {LONGEST_ROW} bytes"  # or characters, of one row of a JSON or CSV file
 
 
 class Row(NamedTuple):
@@ -85,7 +84,7 @@ def rows_of(file: Path, kind: str, split: str | None) -> Iterator[Row | Refusal]
         raise DataError(f"{file} has no splits.", "Leave --split out: only a folder saved by `datasets` has.")
     empty = True
     with explained(file):
-        for row in _datasets(file, split) if kind == "datasets" else _READERS[kind](file):
+        for row in _columnar(file, open_folder(file, split).pieces) if kind == "datasets" else _READERS[kind](file):
             empty = False
             yield row
     if empty:
@@ -134,7 +133,10 @@ def _row(file: Path, line: int, value: Any) -> Row | Refusal:
 
 def _jsonl(file: Path) -> Iterator[Row | Refusal]:
     with _opened(file) as stream:
-        for number, line in enumerate(stream, 1):
+        for number, line in enumerate(_lines(stream), 1):
+            if line is None:
+                yield Refusal(source_of(file), number, _TOO_LONG)
+                continue
             raw = line.removesuffix(b"\n")
             if number == 1:
                 raw = raw.removeprefix(codecs.BOM_UTF8)
@@ -144,6 +146,17 @@ def _jsonl(file: Path) -> Iterator[Row | Refusal]:
                     yield Refusal(source_of(file), number, values)
                 else:
                     yield Row(number, values, raw)
+
+
+def _lines(stream: gzip.GzipFile | io.BufferedReader) -> Iterator[bytes | None]:
+    """The lines of a file; None for one that is too long, which is passed without being held."""
+    while line := stream.readline(LONGEST_ROW + 1):
+        if len(line) <= LONGEST_ROW:
+            yield line
+            continue
+        while line and not line.endswith(b"\n"):
+            line = stream.readline(LONGEST_ROW)
+        yield None
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | str:
@@ -180,7 +193,7 @@ class _Window:
     def more(self) -> bool:
         """True if there was more: as much as is held, so that a long row is parsed only a few times."""
         kept = len(self.text) - self.at
-        piece = self.stream.read(max(1 << 16, kept)) if kept < _LONGEST_ROW else ""
+        piece = self.stream.read(max(1 << 16, kept)) if kept < LONGEST_ROW else ""
         if piece:
             self.text, self.at = self.text[self.at :] + piece, 0
         return bool(piece)
@@ -247,11 +260,12 @@ def _tsv(file: Path) -> Iterator[Row | Refusal]:
 
 def _separated(file: Path, delimiters: str) -> Iterator[Row | Refusal]:
     """The rows below a header, separated by whichever delimiter the header has most of."""
-    csv.field_size_limit(_LONGEST_ROW)
+    csv.field_size_limit(LONGEST_ROW)
     with _decoded(file) as stream:
-        first = stream.readline()
+        lines = _bounded(file, stream)
+        first = next(lines, "")
         delimiter = max(delimiters, key=first.count)
-        records = csv.reader(chain([first], stream), delimiter=delimiter, strict=True)
+        records = csv.reader(chain([first], lines), delimiter=delimiter, strict=True)
         header = _header(file, records)
         while True:
             line = records.line_num + 1
@@ -267,6 +281,17 @@ def _separated(file: Path, delimiters: str) -> Iterator[Row | Refusal]:
                 yield Refusal(source_of(file), line, reason)
             elif fields:
                 yield _row(file, line, dict(zip(header, fields, strict=True)))
+
+
+def _bounded(file: Path, stream: IO[str]) -> Iterator[str]:
+    """The lines of a text. Raises DataError at one that is too long to be part of a row."""
+    for number in count(1):
+        line = stream.readline(LONGEST_ROW + 1)
+        if len(line) > LONGEST_ROW:
+            raise DataError(f"{file}, line {number}: {_TOO_LONG}.", "Take the line out, or name the file's format.")
+        if not line:
+            return
+        yield line
 
 
 def _header(file: Path, records: Iterator[list[str]]) -> list[str]:
@@ -286,54 +311,28 @@ def _header(file: Path, records: Iterator[list[str]]) -> list[str]:
 
 
 def _parquet(file: Path) -> Iterator[Row | Refusal]:
-    import pyarrow
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(file) as table:
-            yield from _batched(file, table.iter_batches(batch_size=_BATCH))
-    except pyarrow.ArrowException:
-        mend = "Copy it again, or name its format with --format."
-        raise DataError(f"{file} is not a whole Parquet file.", mend) from None
+    return _columnar(file, open_parquet(file).pieces)
 
 
-def _datasets(file: Path, split: str | None) -> Iterator[Row | Refusal]:
-    os.environ.update(HF_DATASETS_OFFLINE="1", HF_DATASETS_DISABLE_PROGRESS_BARS="1")
-    import datasets
-
-    try:
-        found = datasets.load_from_disk(str(file))
-    except Exception as error:
-        problem = f"{file} cannot be read as a folder saved by `datasets` ({type(error).__name__})."
-        raise DataError(problem, "Save it again with save_to_disk, or export it as JSONL.") from None
-    if isinstance(found, datasets.DatasetDict):
-        chosen = next(iter(found)) if split is None and len(found) == 1 else split
-        if chosen not in found:
-            problem = f"{file} has no split {split!r}" if split else f"{file} has several splits"
-            raise DataError(f"{problem}.", f"Name one with --split: {', '.join(found)}.")
-        found = found[chosen]
-    elif split is not None:
-        raise DataError(f"{file} has no splits.", "Leave --split out.")
-    yield from _batched(file, found.with_format("arrow").iter(batch_size=_BATCH))
+def _columnar(file: Path, pieces: Iterable[Any]) -> Iterator[Row | Refusal]:
+    """The rows of Arrow batches, numbered from 1; None stands for one that is too long."""
+    line = 0
+    for piece in pieces:
+        for values in [_TOO_LONG] if piece is None else _cells(piece):
+            line += 1
+            if isinstance(values, str):
+                yield Refusal(source_of(file), line, values)
+            else:
+                yield _row(file, line, _plain(values))
 
 
-def _batched(file: Path, batches: Iterable[Any]) -> Iterator[Row | Refusal]:
-    """The rows of Arrow batches, numbered from 1."""
-    rows = (values for batch in batches for values in _cells(batch))
-    for line, values in enumerate(rows, 1):
-        if values is None:
-            yield Refusal(source_of(file), line, NOT_UTF8)
-        else:
-            yield _row(file, line, _plain(values))
-
-
-def _cells(batch: Any) -> list[dict[str, Any] | None]:
-    """The rows of an Arrow batch; None for each that is not UTF-8, found by halving."""
+def _cells(batch: Any) -> list[dict[str, Any] | str]:
+    """The rows of an Arrow batch; in place of each that is not UTF-8, found by halving, that it is not."""
     try:
         return list(batch.to_pylist())
     except UnicodeDecodeError:
         half = batch.num_rows // 2
-        return [*_cells(batch.slice(0, half)), *_cells(batch.slice(half))] if half else [None]
+        return [*_cells(batch.slice(0, half)), *_cells(batch.slice(half))] if half else [NOT_UTF8]
 
 
 def _plain(value: Any) -> Any:

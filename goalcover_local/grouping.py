@@ -8,11 +8,12 @@ characters.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from heapq import heapify, heappop, heappush
+
+from .words import folded
 
 NAMES = 0.5
 """The least share of a name's words that a text must hold to name the thing."""
@@ -62,20 +63,12 @@ def stems(text: str) -> list[str]:
 def _stems(text: str) -> tuple[str, ...]:
     """The same, remembered: every name is held against every text."""
     found: list[str] = []
-    for word in _WORD.finditer(_folded(text)):
+    for word in _WORD.finditer(folded(text, ("M",))):
         if run := word[1]:
             found += [run[start : start + 2] for start in range(max(1, len(run) - 1))]
         elif word[0] not in _COMMON and (len(word[0]) > 2 or not word[0].isascii()):
             found.append(word[0][:_STEM])
     return tuple(found)
-
-
-def _folded(text: str) -> str:
-    """The text in small letters, in Unicode's compatible form (NFKC), without marks."""
-    if text.isascii():
-        return text.casefold()
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(each for each in folded if not unicodedata.category(each).startswith("M"))
 
 
 def themes(texts: Sequence[str], n_samples: Sequence[int]) -> list[list[int]]:

@@ -20,7 +20,7 @@ from .engines.loading import Kind
 from .errors import EngineError, QuestionError
 from .questions import Order, Question, load_question
 from .terms import ANCHORS, Explanation, Judgement, Sample, Subgoal, digest_of
-from .weights import verify
+from .weights import refuse_swapped, verify
 
 Decode = Literal["choice", "grammar"]
 Pair = tuple[Sample, Subgoal]
@@ -286,14 +286,16 @@ def open_engine(
     url: str = "",
     devices: Sequence[str] = (),
     threads: int | None = None,
+    full: bool = False,
 ) -> Engine:
     """The engine that answers for a card's verified weights, on one device or on a process for each of several.
 
-    Without devices: the first GPU if there is one, else the CPU. Raises ModelError for weights that are absent or
-    altered, EngineError if the model cannot be loaded.
+    Without devices: the first GPU if there is one, else the CPU. With `full` every byte of the weights is read again,
+    whatever was verified before. Raises ModelError for weights that are absent or altered, were it while they were
+    loaded, EngineError if the model cannot be loaded.
     """
-    weights = verify(card)
-    return opening.open_engine(
+    weights = verify(card, full)
+    opened = opening.open_engine(
         opening.suited(devices) if engine == "auto" else engine,
         url=url,
         devices=devices,
@@ -308,6 +310,12 @@ def open_engine(
         system_role=card.chat.system_role,
         opening=card.chat.opening,
     )
+    try:
+        refuse_swapped(weights)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 def open_judge(
@@ -320,6 +328,7 @@ def open_judge(
     url: str = "",
     devices: Sequence[str] = (),
     threads: int | None = None,
+    full: bool = False,
     opened: Engine | None = None,
 ) -> Judge:
     """The judge of alignment that a card describes; question and order default to what the card prefers.
@@ -334,7 +343,7 @@ def open_judge(
     if len(asked.form.levels) < 2:
         raise QuestionError(f"The question {name} gives no score.", "Choose one that does, such as `alignment`.")
     if opened is None:
-        opened = open_engine(card, engine=engine, url=url, devices=devices, threads=threads)
+        opened = open_engine(card, engine=engine, url=url, devices=devices, threads=threads, full=full)
         try:
             canary.check(opened, asked)
         except BaseException:

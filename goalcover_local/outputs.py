@@ -1,12 +1,17 @@
-"""Files of data to be: which format a name means, and a place that becomes the file whole or not at all."""
+"""Files of data to be: which format a name means, and a place that becomes the file whole or not at all.
+
+What is written stands beside its output as a draft until it is whole. A process that is killed leaves its draft, which
+holds text of rows: the next one that writes the same output removes it. A draft in use is locked by who writes it.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +19,7 @@ from .errors import DataError
 from .formats import SUFFIXES
 
 _SUFFIXES = {**SUFFIXES, "": "datasets"}
+_DRAFT = ".goalcover-draft"
 FORMATS: tuple[str, ...] = tuple(dict.fromkeys(_SUFFIXES.values()))
 """The formats that can be written; "datasets" is a folder."""
 
@@ -44,12 +50,17 @@ def placed(output: Path, kind: str, data: Sequence[Path] = ()) -> Iterator[Place
     """
     target = output.resolve()
     path = _begun(output, target, kind, data)
+    lock = _locked(path)
     try:
         yield Place(output, kind, path)
         with failures_told(output):
             _settle(path, target)
+        with suppress(OSError):
+            _remove_abandoned(target)
     finally:
         _remove(path)
+        if lock is not None:
+            os.close(lock)
 
 
 def check(output: Path, kind: str, data: Sequence[Path] = ()) -> None:
@@ -61,12 +72,37 @@ def _begun(output: Path, target: Path, kind: str, data: Sequence[Path]) -> Path:
     """The file or folder beside an output that is written to before it takes its name."""
     with failures_told(output):
         _refuse(output, target, kind, data)
-        prefix = f".{target.name[:40]}."
         if kind == "datasets":
-            return Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
-        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=prefix)
+            return Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=_DRAFT))
+        descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=_prefix(target), suffix=_DRAFT)
         os.close(descriptor)
         return Path(name)
+
+
+def _prefix(target: Path) -> str:
+    return f".{target.name[:40]}."
+
+
+def _locked(path: Path) -> int | None:
+    """A descriptor that locks a draft until it is closed, by us or by our death; None where that cannot be had."""
+    descriptor = None
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _remove_abandoned(target: Path) -> None:
+    """Nothing; now that the output is whole, its drafts that no living process writes are gone."""
+    for path in target.parent.iterdir():
+        ours = path.name.startswith(_prefix(target)) and path.name.endswith(_DRAFT)
+        if ours and (lock := _locked(path)) is not None:
+            _remove(path)
+            os.close(lock)
 
 
 @contextmanager
@@ -109,7 +145,7 @@ def _settle(path: Path, target: Path) -> None:
         part.chmod(0o700 if part.is_dir() else 0o600)
         _sync(part)
     if target.is_dir():
-        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=path.name))
+        old = Path(tempfile.mkdtemp(dir=target.parent, prefix=_prefix(target), suffix=_DRAFT))
         target.replace(old)
         path.replace(target)
         _remove(old)

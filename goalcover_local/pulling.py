@@ -31,22 +31,10 @@ from .cards import (
 from .converting import convert_gguf
 from .errors import ModelError
 from .files import digest_of_file
+from .headers import check_gguf
+from .model_folder import MANIFEST, Absent, Altered, Incomplete, model_files, read_json_object
 from .terms import canonical_json
-from .weights import (
-    MANIFEST,
-    Absent,
-    Altered,
-    Digests,
-    FileRecord,
-    Incomplete,
-    Manifest,
-    Weights,
-    model_files,
-    read_json_object,
-    read_manifest,
-    state,
-    verify,
-)
+from .weights import Digests, FileRecord, Manifest, Weights, read_manifest, state, verify
 
 Report = Callable[[str, int, int], None]
 """Hears what is being done, how much of it is done, and of how much: bytes, or 1 for a single step."""
@@ -307,6 +295,7 @@ def _add_gguf(
     partial: Path,
     report: Report,
 ) -> None:
+    check_gguf(gguf)
     digest = digest_of_file(gguf)
     if sha256sums:
         _check_sums({gguf.name: digest}, sha256sums, gguf.parent)

@@ -24,6 +24,7 @@ from pathlib import Path
 from string import Template
 from typing import Any, Literal
 
+from . import bounded
 from .answers import SCORE, Form, JsonForm, LineForm
 from .engines.base import Grammar, Message, Prompt
 from .engines.guide import legal
@@ -33,6 +34,9 @@ from .terms import digest_of
 
 Order = Literal["score-first", "reason-first"]
 ORDERS: tuple[Order, ...] = ("score-first", "reason-first")
+
+_LONGEST = 4_000_000
+"""Bytes that a file of a question may have."""
 
 _HOLDS = {
     "prompt.md": "the text in parts, <!-- shared --> first, then such as <!-- per sample --> with ${placeholders}",
@@ -215,10 +219,12 @@ def read_text(path: Path, holds: str) -> str:
     Raises QuestionError if it is missing or not UTF-8; `holds` says in a few words what belongs there.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return bounded.content_of(path, _LONGEST).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise QuestionError(f"{path}, line {line}: not UTF-8.", "Save the file as UTF-8.") from None
+    except ValueError as error:
+        raise QuestionError(f"{path} cannot be read: {error}.", f"Put a file there that holds {holds}.") from None
     except OSError as error:
         wrong = f"{path} cannot be read: {error.strerror}." if path.exists() else f"There is no {path}."
         raise QuestionError(wrong, f"Put a readable file there that holds {holds}.") from error
@@ -273,7 +279,7 @@ def _form(home: Path, order: Order | None) -> Form:
         form = JsonForm(_schema(schema))
     try:
         form.grammar()
-    except ValueError as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         told = str(error).partition("\n")[0].strip()
         raise QuestionError(f"{line if line.exists() else schema} is no grammar: {told}.", "Correct it.") from error
     return form

@@ -30,6 +30,7 @@ from .formats import (
 from .terms import Refusal, Sample
 
 _LOOK = 100  # rows that recognition looks at
+_LOOK_BYTES = 1 << 25  # or fewer, once they come to so much
 _LONGEST_ID = 200  # characters
 _NAME = re.compile(r"[A-Za-zÀ-ɏ_][0-9A-Za-zÀ-ɏ_.-]{0,39}|(Unnamed: \d+)?")
 
@@ -104,7 +105,7 @@ def recognise(
     file = Path(path)
     with explained(file):
         kind = format_of(file, format)
-    head = list(islice(rows_of(file, kind, split), _LOOK))
+    head = _head(rows_of(file, kind, split))
     rows = [row for row in head if isinstance(row, Row)]
     _refuse_unreadable(file, head, rows)
     columns = list(dict.fromkeys(column for row in rows for column in row.values))
@@ -113,13 +114,13 @@ def recognise(
         if inputs:
             raise DataError("Both a template and an input column are given.", "Give one of the two.")
         inputs = _places(template)
-    _refuse_absent(file, columns, [*inputs, *outputs, *([id_column] if id_column else [])])
+    _refuse_absent(file, kind, columns, [*inputs, *outputs, *([id_column] if id_column else [])])
     if template is not None:
         found = Layout("template", inputs, outputs, template=template.replace(r"\n", "\n"))
     elif inputs or outputs:
         found = Layout("named columns", inputs, outputs)
     else:
-        found = _known(file, rows, columns)
+        found = _known(file, kind, rows, columns)
     identity = id_column or ("id" if "id" in columns else None)
     return replace(found, id_column=identity, format=kind, split=split)
 
@@ -310,7 +311,19 @@ def _turn(turn: Any, where: str) -> tuple[str, str]:
 # Recognition
 
 
-def _known(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> Layout:
+def _head(rows: Iterable[Row | Refusal]) -> list[Row | Refusal]:
+    """The first rows."""
+    found: list[Row | Refusal] = []
+    n_bytes = 0
+    for row in islice(rows, _LOOK):
+        found.append(row)
+        n_bytes += len(row.raw) if isinstance(row, Row) else 0
+        if n_bytes > _LOOK_BYTES:
+            break
+    return found
+
+
+def _known(file: Path, kind: str, rows: Sequence[Row], columns: Sequence[str]) -> Layout:
     """The first known layout whose columns are there; small letters go before capitals."""
     written = {column.lower(): column for column in sorted(columns)}
 
@@ -325,7 +338,7 @@ def _known(file: Path, rows: Sequence[Row], columns: Sequence[str]) -> Layout:
         if needed and needed <= written.keys():
             return replace(known, input=spelt(known.input), output=spelt(known.output), optional=spelt(known.optional))
     mend = "Say which hold the input and the output: --input-column and --output-column, or --template."
-    raise DataError(f"{file} has no layout that is recognised: {_shown(columns)}.", mend)
+    raise DataError(f"{file} has no layout that is recognised: {_shown(kind, columns)}.", mend)
 
 
 def _refuse_unreadable(file: Path, head: Sequence[Row | Refusal], rows: Sequence[Row]) -> None:
@@ -340,14 +353,14 @@ def _refuse_unreadable(file: Path, head: Sequence[Row | Refusal], rows: Sequence
         raise DataError(f"{problem}; line {first.line}: {first.reason}.", mend)
 
 
-def _refuse_absent(file: Path, columns: Sequence[str], named: Iterable[str]) -> None:
+def _refuse_absent(file: Path, kind: str, columns: Sequence[str], named: Sequence[str]) -> None:
     """Raises DataError if a named column is in none of the first rows."""
-    lower = {column.lower(): column for column in columns if _are_names(columns)}
+    lower = {column.lower(): column for column in columns if _may_show(kind, columns, named)}
     for name in named:
         if name not in columns:
             close = difflib.get_close_matches(name.lower(), lower, n=1)
             mend = f"Did you mean {lower[close[0]]!r}?" if close else "Name a column that is there."
-            raise DataError(f"{file} has no column {name!r}: {_shown(columns)}.", mend)
+            raise DataError(f"{file} has no column {name!r}: {_shown(kind, columns, named)}.", mend)
 
 
 def _named(columns: str | Sequence[str] | None) -> tuple[str, ...]:
@@ -372,10 +385,21 @@ def _are_names(columns: Sequence[str]) -> bool:
     return all(_NAME.fullmatch(column) for column in columns)
 
 
-def _shown(columns: Sequence[str]) -> str:
+def _may_show(kind: str, columns: Sequence[str], named: Iterable[str] = ()) -> bool:
+    """False if the columns may be text of a row: one looks like it, or a table has no column that anyone knows.
+
+    A table without a header has its first row there, whose texts may well look like names.
+    """
+    known = {"id", *named, *(name for each in _KNOWN for name in (*each.input, *each.output, each.turns))}
+    headed = kind not in ("csv", "tsv") or any(column.lower() in known or column in known for column in columns)
+    return headed and _are_names(columns)
+
+
+def _shown(kind: str, columns: Sequence[str], named: Iterable[str] = ()) -> str:
     """The columns that were found, for an error; not shown if they might be text of a row."""
-    if not _are_names(columns):
-        return f"the names of its {len(columns)} columns are not shown, as one looks like text"
+    if not _may_show(kind, columns, named):
+        why = "one looks like text" if not _are_names(columns) else "the first line may be no header but a row"
+        return f"the names of its {len(columns)} columns are not shown, as {why}"
     more = f" and {len(columns) - 20} more" if len(columns) > 20 else ""
     return f"its columns are {', '.join(columns[:20])}{more}"
 

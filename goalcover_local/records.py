@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any, TypeVar
 
+from .errors import StoreError
 from .terms import Explanation, Judgement, Refusal, Sample, Subgoal
 
 T = TypeVar("T")
@@ -20,6 +21,9 @@ SAMPLE = "(SELECT key FROM samples WHERE digest = ?)"
 NUMBERS = "p0, p1, p2, p3, p4, p5"
 """The columns of the six probabilities, anchors ascending."""
 
+PURGED = b"\xff"
+"""What stands in a run where a sample's text was purged: never a text's own bytes, for UTF-8 has no such byte."""
+
 
 def insert_subgoals(database: sqlite3.Connection, subgoals: Iterable[Subgoal]) -> None:
     """Nothing. A subgoal that is known stays as it is."""
@@ -30,9 +34,13 @@ def insert_subgoals(database: sqlite3.Connection, subgoals: Iterable[Subgoal]) -
 
 
 def insert_sample(database: sqlite3.Connection, sample: Sample) -> bytes:
-    """The sample's digest, 32 bytes. A sample that is known stays as it is."""
+    """The sample's digest, 32 bytes. A sample that is known stays as it is; one that was purged has its text again."""
     values = bytes.fromhex(sample.digest), as_bytes(sample.input), as_bytes(sample.output)
-    database.execute("INSERT OR IGNORE INTO samples(digest, input, output) VALUES (?, ?, ?)", values)
+    database.execute(
+        "INSERT INTO samples(digest, input, output) VALUES (?, ?, ?) ON CONFLICT (digest) DO UPDATE"
+        " SET input = excluded.input, output = excluded.output WHERE samples.input = ?",
+        (*values, PURGED),
+    )
     return values[0]
 
 
@@ -84,7 +92,12 @@ def as_bytes(text: str) -> bytes:
 
 
 def as_text(stored: bytes) -> str:
-    """The text that `as_bytes` stored."""
+    """The text that `as_bytes` stored. Raises StoreError if it was purged."""
+    if stored == PURGED:
+        raise StoreError(
+            "The texts of this run's samples were purged.",
+            "Give the data again with `goalcover assess`: the texts come back, and nothing is judged twice.",
+        )
     return stored.decode("utf-8", "surrogatepass")
 
 

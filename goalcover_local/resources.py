@@ -1,7 +1,8 @@
-"""Where the data that ships lies: `grammars/`, `models/`, `goals/` and `studies/`, in a wheel or a checkout."""
+"""Where things lie: the data that ships (`grammars/`, `models/`, `goals/`, `studies/`), and the user's own."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -18,3 +19,21 @@ def shipped(name: Shipped) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"goalcover-local is installed without its {name}/ folder")
+
+
+def home() -> Path:
+    """The folder of cards and weights, which users may share; it need not exist."""
+    return _folder("GOALCOVER_HOME", "XDG_DATA_HOME", "share")
+
+
+def state() -> Path:
+    """The folder of the user's ledger, which is nobody else's; it need not exist."""
+    return _folder("GOALCOVER_STATE", "XDG_STATE_HOME", "state")
+
+
+def _folder(own: str, common: str, usual: str) -> Path:
+    """The folder that the variable `own` names; else `goalcover` in the one that `common` names, or in ~/.local."""
+    if chosen := os.environ.get(own):
+        return Path(chosen).expanduser().absolute()
+    place = os.environ.get(common) or Path.home() / ".local" / usual
+    return Path(place).absolute() / "goalcover"

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from . import chain
+from . import audit, chain
 from .errors import StoreError
-from .folder import check_place, failures_told, open_database
+from .folder import check_place, open_database
 from .records import (
     JUDGE,
     NUMBERS,
@@ -33,6 +33,7 @@ from .records import (
     insert_subgoals,
 )
 from .resampling import drawn
+from .run_failures import failures_told
 from .terms import (
     Candidate,
     Exchange,
@@ -90,6 +91,7 @@ class Run:
         self.folder = folder
         self._database = database
         self._held = held
+        self._recorded: audit.Recording | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, write: bool, create: bool = False) -> Run:
@@ -108,15 +110,24 @@ class Run:
         """What is wrong with a place for a run, and how to mend it; None if nothing is. Creates nothing."""
         return check_place(Path(path))
 
-    def close(self) -> None:
-        """Closes the file and lets go of the lock."""
-        self._held.close()
+    def close(self, error: BaseException | None = None) -> None:
+        """Closes the file and lets go of the lock; `error` is what ended the work, if anything did.
+
+        Where the program records itself (see `audit.Recording`) and something was written, it is sealed first. Raises
+        StoreError if that fails and nothing else ended the work.
+        """
+        try:
+            if self._recorded is not None:
+                self._seal(self._recorded, error)
+        finally:
+            self._recorded = None
+            self._held.close()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        self.close(error)
 
     # The goal and its subgoals
 
@@ -263,6 +274,16 @@ class Run:
         if unknown := set(wanted) - set(known):
             raise StoreError(f"The run {self.folder} holds no sample {min(unknown)}.", "Take keys from this run.")
         return [known[key] for key in wanted]
+
+    def row_ids(self, digests: Iterable[str]) -> dict[str, str]:
+        """By digest, the id of the first row that holds each sample, in the order of the data; others are left out."""
+        found = self._read(
+            "SELECT s.digest, r.id FROM samples s JOIN rows r"
+            " ON r.position = (SELECT min(position) FROM rows WHERE sample = s.key)"
+            " WHERE s.key IN (SELECT value FROM json_each(?)) ORDER BY r.position",
+            (as_json(self.keys(digests).tolist()),),
+        )
+        return {digest.hex(): as_text(id_) for digest, id_ in found}
 
     def sample(self, name: int | str) -> Sample:
         """The sample with this key or digest. Raises StoreError if the run does not hold it."""
@@ -502,33 +523,54 @@ class Run:
     def event(self, kind: str, details: Mapping[str, Any], command: str | None = None) -> chain.Event:
         """The event as added to the run's chain, see `chain.next_event`. Raises StoreError for text."""
         with self._transaction() as database:
-            last = database.execute("SELECT * FROM events ORDER BY seq DESC LIMIT 1").fetchone()
-            event = chain.next_event(last and chain.Event(*last), kind, details, command)
-            values = [getattr(event, name) for name in event.__slots__]
-            database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-        return event
+            return audit.add(database, kind, details, command)
 
     def events(self) -> list[chain.Event]:
         """Every event, oldest first."""
-        return [chain.Event(*fields) for fields in self._read("SELECT * FROM events ORDER BY seq")]
+        with failures_told(self.folder):
+            return audit.events(self._database)
 
     def verify_events(self) -> list[str]:
         """What is wrong with the chain of events, a sentence each; empty if it is whole and unaltered.
 
         Who can rewrite the file can rewrite the whole chain: keep the last hash elsewhere to rule that out.
         """
-        n_written = self._one("SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'events'")
-        return chain.problems(self.events(), n_written)
+        with failures_told(self.folder):
+            return audit.problems(self._database)
+
+    def edited(self) -> list[str] | None:
+        """The kinds of content (`audit.KINDS`) that were edited since they were sealed; None if they are not sealed."""
+        with failures_told(self.folder):
+            self._database.execute("BEGIN")
+            try:
+                return audit.unlike_seal(self._database)
+            finally:
+                self._database.execute("ROLLBACK")
+
+    def _seal(self, recorded: audit.Recording, error: BaseException | None) -> None:
+        """Nothing; the last event seals what the run holds. Raises StoreError if nothing else ended the work."""
+        try:
+            with self._transaction() as database:
+                first, last = audit.seal(database, recorded.command, recorded.outcome(error))
+        except StoreError:
+            if error is None:
+                raise
+            return
+        recorded.sealed(self.folder, first, last)
 
     # The only doors to the file, for this class and for `trainings.Trainings`
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        recorded = self._recorded or audit.recording
         with failures_told(self.folder):
             self._database.execute("BEGIN IMMEDIATE")
             try:
+                if recorded is not self._recorded and recorded is not None:
+                    recorded.opening(self.folder, *audit.begin(self._database, recorded.command))
                 yield self._database
                 self._database.execute("COMMIT")
+                self._recorded = recorded
             except BaseException:
                 with suppress(sqlite3.Error):
                     self._database.execute("ROLLBACK")

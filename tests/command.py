@@ -95,6 +95,7 @@ class Goalcover:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
         monkeypatch.setattr("goalcover_local.offline.shut", lambda: None)
+        monkeypatch.setattr("goalcover_local.privacy.begin", lambda **_: None)
 
     def __call__(self, *arguments: object, code: int = 0) -> Said:
         """What it wrote; it must leave with that code and without a traceback."""

@@ -26,6 +26,14 @@ if TYPE_CHECKING:
 offline.switch_offline()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_ledger_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whoever runs these tests finds nothing of them in a ledger; processes that tests start inherit it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GOALCOVER_STATE", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def weights() -> Weights:
     """The embedded judge's weights, every byte checked."""
@@ -75,10 +83,15 @@ def home_of_words(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def goalcover(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], home_of_words: Path, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    home_of_words: Path,
+    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Goalcover:
-    """The command in this process, in an empty folder, with a models home of its own."""
+    """The command in this process, in an empty folder, with a models home and a ledger of its own."""
     monkeypatch.setenv("GOALCOVER_HOME", str(home_of_words))
+    monkeypatch.setenv("GOALCOVER_STATE", str(tmp_path_factory.mktemp("state")))
     monkeypatch.chdir(tmp_path)
     return Goalcover(monkeypatch, capsys)
 

@@ -126,7 +126,7 @@ def test_the_table(goalcover: Goalcover, analyst: Ablated) -> None:
     assert [line.split("  ")[0] for line in told] == ["as it is", "score: anchor", "without examples"]
     assert "1.000" in told[0] and "2 of 2" in told[0]
     assert "0.500" in told[2] and "0 of 2" in told[2]
-    assert "Audit trail: event" in said.err and CANARY not in said.out + said.err
+    assert "Audit: " in said.err and CANARY not in said.out + said.err
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_pairs_of_several_runs_meet_by_digest(goalcover: Goalcover, run: Path, d
     assert len(found["runs"]) == 2
     for folder in (alone, apart):
         with Run.open(folder, write=False) as opened:
-            assert opened.events()[-1].kind == "agreement measured" and opened.verify_events() == []
+            assert opened.events()[-2].kind == "agreement measured" and opened.verify_events() == []
 
 
 def test_cards_that_repeat_are_told_apart_by_digest(goalcover: Goalcover, run: Path) -> None:
@@ -283,7 +283,7 @@ def test_the_queue_holds_what_is_most_disputed(goalcover: Goalcover, run: Path, 
     assert (first["by hand"], first["another"]) == ("0.0", "1.0")
     assert [float(each["spread"]) for each in others] == pytest.approx([0.2, 0.2])
     with Run.open(run, write=False) as opened:
-        event = opened.events()[-1]
+        event = opened.events()[-2]
     told = json.loads(event.details)
     assert told["n_queue"] == 3 and told["queue"] == found["queue"]["digest"] and CANARY not in event.details
 
@@ -388,7 +388,7 @@ def test_probes_ask_the_runs_judge(goalcover: Goalcover, assessed: Path, words: 
     for name in ("subgoals reversed", "samples shuffled"):
         assert (moves[name]["distance"], moves[name]["biased"]) == (0, False)
     with Run.open(assessed, write=False) as opened:
-        told = json.loads(opened.events()[-1].details)
+        told = json.loads(opened.events()[-2].details)
     assert told["probed"] == [probed["digest"]] and told["probe_rows"] == 6
 
 

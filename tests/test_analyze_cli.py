@@ -504,8 +504,8 @@ def test_status_of_a_run_whose_record_was_emptied_says_that_the_trail_is_broken(
 ) -> None:
     goalcover("assess", *ASSESS, "run", "--explain", "none")
     with Run.open("run", write=True) as run, run._transaction() as database:
-        database.execute("UPDATE events SET details = '{}' WHERE seq = 1")
-    assert "BROKEN: Event 1 was altered" in goalcover("status", "run").out
+        database.execute("UPDATE events SET details = '{}' WHERE seq = 2")
+    assert "BROKEN: Event 2 was altered" in goalcover("status", "run").out
 
 
 def test_status_prints_no_escape_that_stands_in_a_path(goalcover: Goalcover, analyst: Analyst) -> None:

@@ -209,7 +209,7 @@ def test_a_changed_subgoal_costs_one_column(copy: Path) -> None:
 @pytest.mark.weights
 def test_doctor_proves_that_the_embedded_judge_is_ready(weights: Weights, tmp_path: Path) -> None:
     told = executed("doctor", "--run", tmp_path / "runs", "--repeat", "--json", "--engine", "transformers")[0]
-    checks = {check["name"]: check for check in json.loads(told)}
+    checks = {check["name"]: check for check in json.loads(told)["checks"]}
     names = ["network", "run folder", "weights", "memory", "engine", "grammar", "thinking", "anchors", "repetition"]
     assert list(checks) == [*names, "while judging"]
     assert all(check["well"] for check in checks.values())

@@ -226,7 +226,9 @@ def bare_desk(goalcover: Goalcover, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_weights_that_are_not_here(bare_desk: Desk) -> None:
-    assert "are not on this machine.\nRun `goalcover models pull smollm2-135m-instruct`." in bare_desk.refused()
+    said = bare_desk.refused()
+    assert "There are no weights of smollm2-135m-instruct in " in said
+    assert "`goalcover models pull smollm2-135m-instruct`" in said
     assert not bare_desk.run.exists()
 
 

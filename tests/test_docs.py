@@ -18,7 +18,7 @@ from goalcover_local.cli.main import COMMANDS, main
 ROOT = Path(__file__).parents[1]
 ROOT_CONTEXT = click.Context(main, **main.context_settings)
 """A command keeps the help options that its first context tells it, so every context here stems from the root's."""
-PAGES = ("README.md", "docs/guide.md")
+PAGES = ("README.md", "docs/guide.md", "docs/airgap.md", "docs/security.md", "docs/compliance.md")
 FOLDERS = ("docs", "goals", "grammars", "models", "scripts", "tests", "goalcover_local")
 
 

@@ -16,7 +16,7 @@ from command import Goalcover
 from trained import letters, one_thread, response_in, write_reward
 from writer import Writer, sentence
 
-from goalcover_local import pulling
+from goalcover_local import beside, pulling
 from goalcover_local.cli import train
 from goalcover_local.cli.dividing import DIVIDED
 from goalcover_local.cli.experimenting import ENDED
@@ -241,6 +241,8 @@ def test_from_data_to_tables(unbroken: Path) -> None:
     for name in ("experiment-scores.svg", "experiment-subgoals.svg"):
         ElementTree.fromstring((Path("run") / name).read_text("utf-8"))
     assert "Kept: experiment.json, experiment.md and figures in run." in err
+    with Run.open("run", write=False) as run:
+        assert beside.files(run).others == (), "what was concluded is known to hold no text"
     silent(err, text, json.dumps(found), Path("run/experiment-subgoals.svg").read_text("utf-8"))
     with Run.open("run", write=False) as run:
         silent(*(event.details for event in run.events()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,10 @@ def test_a_full_goal_is_read_whole_and_its_texts_are_trimmed(tmp_path: Path) -> 
         ('goal = "a"\ngoal "b"\n', "at line 2"),
         ('goal = "never closed', "at line 1"),
         pytest.param("goal = " + "[" * 5000, "not valid TOML", id="deep"),
+        pytest.param("a." * 20_000 + "a = 1", "a key of 64 parts", id="dotted"),
+        pytest.param("x = {" + "' '\t. \"b\".c ." * 20_000 + "a = 1}", "a key of 64 parts", id="dotted and spaced"),
+        pytest.param(HEAD + DRUGS + "#" * 4_000_000, "larger than 4000000 bytes", id="large"),
+        pytest.param(HEAD + "[[subgoals]]\n" * 1001, "more than 1000 subgoals", id="many"),
         (b"\xef\xbb\xbf" + HEAD.encode(), "byte-order mark"),
         (HEAD.encode("utf-16"), "byte-order mark"),
         (HEAD.encode() + 'specification = "Ménière"\n'.encode("latin-1"), "not UTF-8: line 2"),
@@ -330,6 +335,14 @@ def test_subgoals_are_read_from_plain_lines(tmp_path: Path) -> None:
         Subgoal("s-2d-images", "2D images", ""),
         Subgoal("cafe", "café", ""),
     )
+    assert hand_written(tmp_path, "Knots - and 2. ropes")[0].name == "Knots - and 2. ropes"
+
+
+@pytest.mark.parametrize("line", ["a" + " " * 999_999 + "b", "1" * 1_000_000, "a:" * 500_000 + "a"], ids=len)
+def test_a_long_line_takes_linear_time(tmp_path: Path, line: str) -> None:
+    started = time.process_time()
+    assert hand_written(tmp_path, line)[0].name == line
+    assert time.process_time() - started < 5, "looking for its parts at each place takes minutes"
 
 
 def test_subgoals_are_read_from_toml_that_leaves_ids_and_descriptions_out(tmp_path: Path) -> None:
@@ -348,6 +361,7 @@ def test_subgoals_are_read_from_toml_that_leaves_ids_and_descriptions_out(tmp_pa
         ("set.txt", "\n# none\n", "set.txt has no subgoals"),
         ("set.txt", "Drugs\n\n - : doses\n", "set.txt, line 3 has no name"),
         ("set.txt", "Drugs\n-\n", "set.txt, line 2 has no name"),
+        pytest.param("set.txt", "\n".join(map(str, range(1001))), "more than 1000 subgoals", id="many"),
         ("set.txt", "# a\nDrugs: doses\n1. Drugs:  doses\n", "set.txt: lines 2 and 3 have the same text"),
         ("set.txt", "\ufeffDrugs", "set.txt begins with a byte-order mark"),
         ("set.toml", "Drugs\n", "set.toml is not valid TOML"),

@@ -15,7 +15,7 @@ from goalcover_local.cards import list_cards, load_card
 from goalcover_local.errors import ModelError
 from goalcover_local.finetune import memory
 from goalcover_local.finetune.memory import Plan, available, config_of, lora_parameters, parameters_of, plan, stored
-from goalcover_local.weights import read_json_object
+from goalcover_local.model_folder import read_json_object
 
 SMOLLM2 = {
     "hidden_size": 576,

@@ -15,7 +15,7 @@ import tiny
 from goalcover_local.errors import EngineError, ModelError, StoreError
 from goalcover_local.finetune import merge as merging
 from goalcover_local.finetune.merge import merge
-from goalcover_local.weights import model_files
+from goalcover_local.model_folder import model_files
 
 IDS = [[0, 5, 9, 40, 77, 120, 3, 8], [1, 2, 3, 4, 5, 6, 7, 8]]
 

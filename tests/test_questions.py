@@ -251,6 +251,7 @@ def test_an_order_that_a_question_has_not_is_an_error(folder: Path) -> None:
         load_question("alignment", order="reason-first", folder=folder)
 
 
+NO_TEXT = dict.fromkeys(("input", "output", "name", "description"), "")
 SCORE = {"score": {"enum": [0.0]}}
 WHOLE = {"type": "object", "properties": SCORE, "required": ["score"]}
 
@@ -269,6 +270,19 @@ WHOLE = {"type": "object", "properties": SCORE, "required": ["score"]}
         ("answer.schema.json", "{"),
         ("answer.schema.json", "[]"),
         ("answer.schema.json", "{}"),
+        pytest.param("answer.schema.json", '{"properties":' * 100_000, id="deep"),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": ["score"]})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": 1}})),
+        ("answer.schema.json", json.dumps({**WHOLE, "required": 1})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": {"enum": [0.0, "a"]}}})),
+        ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": {"type": "string", "pattern": 5}}})),
+        pytest.param("examples.jsonl", "[" * 100_000, id="deep examples"),
+        pytest.param("prompt.md", "<!-- shared -->\n" + "x" * 4_000_000, id="large"),
+        ("examples.jsonl", '{"fields": [1], "answer": {"score": 1.0, "explanation": ""}}'),
+        (
+            "examples.jsonl",
+            json.dumps({"fields": {**NO_TEXT, "input": []}, "answer": {"score": 1.0, "explanation": ""}}),
+        ),
         ("answer.schema.json", '{"properties": {}}'),
         ("answer.schema.json", json.dumps({"type": "object", "properties": SCORE})),
         ("answer.schema.json", json.dumps({**WHOLE, "properties": {"score": {"type": "banana"}}})),

@@ -255,6 +255,30 @@ def test_a_bad_row_is_refused_by_line_and_the_others_are_used(data: Path, row: o
     assert reasons(data, row, {"id": 1, "question": " "}) == [reason, "has no column 'answer'"]
 
 
+def test_a_line_that_is_too_long_is_passed_without_being_held(tmp_path: Path) -> None:
+    file = tmp_path / "data.jsonl.gz"
+    row = json.dumps(ASKED).encode() + b"\n"
+    with gzip.open(file, "wb", compresslevel=1) as stream:
+        stream.write(row)
+        for _ in range(100):
+            stream.write(b" " * 1_000_000)
+        stream.write(b"\n" + row)
+    tracemalloc.start()
+    samples, refusals = everything(file)
+    assert tracemalloc.get_traced_memory()[1] < 70_000_000
+    tracemalloc.stop()
+    assert [sample.line for sample in samples] == [1, 3]
+    assert refusals == [Refusal("data.jsonl.gz", 2, "longer than 16777216 bytes")]
+
+
+@pytest.mark.parametrize("place", ["", "question,answer\n"])
+def test_a_table_with_a_line_that_is_too_long_is_refused(tmp_path: Path, place: str) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text(place + "a," * 9_000_000, "utf-8")
+    with pytest.raises(DataError, match=f"line {1 + bool(place)}: longer than 16777216"):
+        everything(file)
+
+
 def test_a_row_that_needs_no_repair_is_used(data: Path) -> None:
     rows = [
         {"question": True, "answer": 1.5},
@@ -400,6 +424,21 @@ def test_an_absent_column_is_named_with_the_nearest_that_is_there(data: Path) ->
     lines(data, {"My aunt": 0, "answers": "x"})
     assert "2 columns are not shown" in complaint(data, output_column="answer").problem
     assert "answers" not in str(complaint(data, output_column="answer"))
+
+
+@pytest.mark.parametrize(("suffix", "mark"), [("csv", ","), ("tsv", "\t")])
+def test_a_first_row_that_may_be_no_header_is_not_shown(tmp_path: Path, suffix: str, mark: str) -> None:
+    table = tmp_path / f"rows.{suffix}"
+    table.write_text(f"Smith{mark}Diabetes\nJones{mark}Asthma\n", "utf-8")
+    for options in ({}, {"input_column": "smyth", "output_column": "disease"}):
+        said = str(complaint(table, **options))
+        assert "names of its 2 columns are not shown, as the first line may be no header but a row" in said
+        assert "Smith" not in said and "Diabetes" not in said
+    table.write_text(f"frage{mark}antwort\na{mark}b\n", "utf-8")
+    error = complaint(table, input_column="fragge", output_column="antwort")
+    assert "its columns are frage, antwort" in error.problem and error.mend == "Did you mean 'frage'?"
+    table.write_text(f"Question{mark}reply\na{mark}b\n", "utf-8")
+    assert "its columns are Question, reply" in complaint(table).problem
 
 
 def test_a_column_that_is_in_some_rows_only_is_refused_where_it_is_missing(data: Path) -> None:
@@ -686,6 +725,7 @@ def bad_files(folder: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             f'"{text}\n',
             f"{text} of the left arm,{text} of the left arm\n",
             f"no,{text} of the left arm since Monday\nno,b\n",
+            f"{CANARY},Diabetes\nJones,Asthma\n",
         ]
     ):
         file = folder / f"header{place}.csv"
@@ -711,7 +751,7 @@ def test_no_message_holds_text_of_a_row(tmp_path: Path) -> None:
             refused += len(refusals)
             said = [repr(refusal) for refusal in refusals]
         assert CANARY.lower() not in " ".join(said).lower(), file.name
-    assert (refused, failed) == (12 + 9 + 5 + 4, 24)
+    assert (refused, failed) == (12 + 9 + 5 + 4, 26)
 
 
 # Cost

@@ -1,6 +1,7 @@
 """Runs of older formats: read as they stand, completed when they are written to.
 
-Format 1 was made before gaps were kept, format 2 before trainings were.
+Format 1 was made before gaps were kept, format 2 before trainings were, format 3 before decisions and the events'
+versions were.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import json
 import sqlite3
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from judged import GOAL, SUBGOALS, probabilities
 from goalcover_local import chain
 from goalcover_local.cli.results import STARTED
 from goalcover_local.errors import StoreError
-from goalcover_local.folder import APPLICATION, DATABASE, TABLES_1, TABLES_2, TABLES_3, VERSION
+from goalcover_local.folder import APPLICATION, DATABASE, TABLES_1, TABLES_2, TABLES_3, TABLES_4, VERSION
 from goalcover_local.store import Origin, Run
 from goalcover_local.terms import (
     Action,
@@ -40,7 +42,7 @@ from goalcover_local.trainings import Trainings
 
 N_ROWS = 12
 IDENTITY = {"card": "by hand"}
-ADDED = {table.partition("(")[0] for table in (*TABLES_2, *TABLES_3)}
+ADDED = {table.partition("(")[0] for table in (*TABLES_2, *TABLES_3, *TABLES_4)}
 TEXT = st.text(st.characters(codec="utf-8"), max_size=12)
 
 
@@ -97,8 +99,8 @@ def folder(tmp_path: Path) -> Path:
         database.execute("INSERT INTO explanations VALUES (1, 2, 1, ?, ?)", (b"No causes.", b"{}"))
         told = canonical_json(started(judge))
         bare = chain.Event(1, "2026-01-01T00:00:00+00:00", "u", "h", "test", STARTED, told, chain.BEGINNING, "")
-        values = [getattr(bare, name) for name in bare.__slots__][:-1]
-        database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [*values, bare.seal])
+        values = list(replace(bare, hash=bare.seal).record.values())
+        database.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
     return home
 
 
@@ -161,8 +163,9 @@ def later(folder: Path) -> Path:
         run.put_candidates("causes", [written])
         run.remember({"key": "answer"})
     with direct(folder) as database:
-        for table in TABLES_3:
+        for table in (*TABLES_3, *TABLES_4):
             database.execute(f"DROP TABLE {table.partition('(')[0]}")
+        database.execute("ALTER TABLE events DROP COLUMN version")
         database.execute("PRAGMA user_version = 2")
     return folder
 
@@ -218,7 +221,7 @@ def test_a_writer_completes_it_and_nothing_in_it_changes(folder: Path) -> None:
     with Run.open(folder, write=True) as run:
         assert everything(run) == before
     assert (version(folder), tables(folder) >= ADDED) == (VERSION, True)
-    assert VERSION == 3
+    assert VERSION == 4
     with Run.open(folder, write=False) as run:
         assert everything(run) == before
     assert stat.S_IMODE((folder / DATABASE).stat().st_mode) == 0o600
@@ -333,7 +336,7 @@ def test_completing_format_2_that_was_cut_off_is_done_again(later: Path) -> None
     assert version(later) == VERSION
 
 
-def test_a_completed_run_of_format_3_is_not_completed_again(later: Path) -> None:
+def test_a_completed_run_is_not_completed_again(later: Path) -> None:
     with Run.open(later, write=True) as run:
         train(run)
     with direct(later) as database:
@@ -344,6 +347,53 @@ def test_a_completed_run_of_format_3_is_not_completed_again(later: Path) -> None
             assert run._read("SELECT name FROM sqlite_temp_master") == []
     with direct(later) as database:
         assert database.execute("PRAGMA schema_version").fetchone() == before
+
+
+# What somebody put there
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_of_every_format_nothing_but_its_tables_is_opened(request: pytest.FixtureRequest, number: int) -> None:
+    place: Path = request.getfixturevalue("folder" if number == 1 else "later")
+    if number > 2:
+        Run.open(place, write=True).close()
+    if number == 3:
+        with direct(place) as database:
+            database.execute(f"DROP TABLE {TABLES_4[0].partition('(')[0]}")
+            database.execute("ALTER TABLE events DROP COLUMN version")
+            database.execute("PRAGMA user_version = 3")
+    Run.open(place, write=False).close()
+    assert version(place) == number
+    with direct(place) as database:
+        database.execute("CREATE TRIGGER forge AFTER INSERT ON events BEGIN DELETE FROM judgements; END")
+    before = (place / DATABASE).read_bytes()
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"holds trigger forge\."):
+            Run.open(place, write=write)
+    assert (place / DATABASE).read_bytes() == before
+    with direct(place) as database:
+        database.execute("DROP TRIGGER forge")
+    with Run.open(place, write=True) as run:
+        run.event("step", {})
+        assert run.n_stored() == 2 * N_ROWS
+
+
+def test_a_table_of_a_later_format_must_be_as_that_format_has_it(folder: Path) -> None:
+    with direct(folder) as database:
+        database.execute("CREATE TABLE gaps(position INTEGER PRIMARY KEY, json TEXT DEFAULT 'other')")
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"holds table gaps\."):
+            Run.open(folder, write=write)
+    assert version(folder) == 1
+
+
+def test_a_run_that_says_it_is_older_than_its_tables_is_refused(later: Path) -> None:
+    Run.open(later, write=True).close()
+    with direct(later) as database:
+        database.execute("PRAGMA user_version = 3")
+    for write in (False, True):
+        with pytest.raises(StoreError, match=r"holds table events\."):
+            Run.open(later, write=write)
 
 
 # Its records
@@ -433,6 +483,7 @@ def test_a_run_of_format_1_goes_on_and_learns_where_its_data_are(
     with direct(Path("run")) as database:
         for table in ADDED:
             database.execute(f"DROP TABLE {table}")
+        database.execute("ALTER TABLE events DROP COLUMN version")
         database.execute("PRAGMA user_version = 1")
     goalcover("assess", "goal.toml", "data.jsonl", "--run", "run", "--explain", "none")
     assert len(engine.asked) == n_asked

@@ -680,6 +680,71 @@ def test_a_newer_version_is_refused_and_not_changed(folder: Path) -> None:
         assert database.execute("PRAGMA user_version").fetchone() == (VERSION + 1,)
 
 
+FORGE = "CREATE TRIGGER forge AFTER INSERT ON events BEGIN UPDATE judgements SET p0 = p5, p5 = p0; END"
+REWRITE = "UPDATE sqlite_master SET sql = replace(sql, 'CHECK (CASE', 'CHECK (1 OR CASE') WHERE name = 'judgements'"
+PLANTED = {
+    "trigger forge": [FORGE],
+    "view of_rows": ["CREATE VIEW of_rows AS SELECT * FROM rows"],
+    "table more": ["CREATE TABLE more(text)"],
+    "table words": ["CREATE VIRTUAL TABLE words USING fts5(text)"],
+    "index judgements_by_score": ["CREATE UNIQUE INDEX judgements_by_score ON judgements(p0)"],
+    "table events": ["ALTER TABLE events ADD COLUMN more"],
+    "table judgements": ["PRAGMA writable_schema = ON", REWRITE, "PRAGMA writable_schema = OFF"],
+    "no index rows_by_sample": ["DROP INDEX rows_by_sample"],
+    "no table decisions": ["DROP TABLE decisions"],
+    "table Max?Muster?is???0m?ill": ['CREATE TABLE "Max Muster is \x1b[0m ill"(x)'],
+    f"table {'a' * 40}.": [f"CREATE TABLE {'a' * 300}(x)"],
+}
+"""Statements of somebody who has the file, by what the refusal names."""
+
+
+@pytest.mark.parametrize(("told", "statements"), PLANTED.items())
+def test_a_file_that_holds_more_than_our_tables_is_refused_and_not_changed(
+    folder: Path, told: str, statements: list[str]
+) -> None:
+    Run.open(folder, write=True, create=True).close()
+    with direct(folder) as database:
+        for statement in statements:
+            database.execute(statement)
+    before = (folder / "run.sqlite").read_bytes()
+    for write in (True, False):
+        with pytest.raises(StoreError) as caught:
+            Run.open(folder, write=write, create=write)
+        assert f"run.sqlite is not as we make it: it holds {told}" in caught.value.problem
+        assert caught.value.mend == "Restore the run from a copy."
+    assert (folder / "run.sqlite").read_bytes() == before
+
+
+def test_of_many_that_do_not_belong_there_three_are_named(folder: Path) -> None:
+    Run.open(folder, write=True, create=True).close()
+    with direct(folder) as database:
+        for n in range(5):
+            database.execute(f"CREATE TABLE more_{n}(x)")
+    with pytest.raises(StoreError, match="holds table more_0, table more_1, table more_2 and 2 more\\."):
+        Run.open(folder, write=False)
+
+
+def test_what_sqlite_itself_adds_is_no_alarm(run: Run, judge: str, folder: Path) -> None:
+    run.append(judge, [judgement(sample(0), 0)])
+    run.close()
+    with direct(folder) as database:
+        database.execute("ANALYZE")
+        assert database.execute("SELECT count(*) FROM sqlite_stat1").fetchone()[0]
+    for write in (True, False):
+        with Run.open(folder, write=write) as opened:
+            assert opened.n_stored() == 1
+
+
+def test_a_new_run_is_not_made_around_what_somebody_put_there(folder: Path) -> None:
+    """With the numbers of a file in which nothing is yet."""
+    folder.mkdir(parents=True)
+    with direct(folder) as database:
+        database.execute("CREATE VIEW more AS SELECT 1")
+        database.execute("PRAGMA schema_version = 0")
+    with pytest.raises(StoreError, match=r"holds view more\."):
+        Run.open(folder, write=True, create=True)
+
+
 @pytest.mark.parametrize("write", [True, False])
 def test_a_file_that_is_no_database(folder: Path, write: bool) -> None:
     folder.mkdir(parents=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from command import Goalcover
-from writer import CARD, OTHER_CARD, Writer, graded, named, opened, sampled, sentence, words
+from writer import CARD, GOAL, OTHER_CARD, Writer, graded, named, opened, sampled, sentence, words
 
 from goalcover_local.cli.synthesize import SYNTHESIZED
 from goalcover_local.cli.written import candidates as of_now
@@ -26,21 +26,6 @@ from goalcover_local.readers import read, recognise
 from goalcover_local.store import Run
 from goalcover_local.terms import Candidate, Sample
 
-GOAL = """\
-goal = "Answer questions about ropes and bread"
-
-[[subgoals]]
-id = "ropes"
-name = "Knots and ropes"
-description = "Explains how to tie knots and join ropes."
-target_share = 0.3
-
-[[subgoals]]
-id = "bread"
-name = "Baking bread"
-description = "Explains how dough for bread is made, proved and baked."
-target_share = 0.3
-"""
 SAILS = """
 [[subgoals]]
 id = "sails"
@@ -261,7 +246,7 @@ def test_two_models_are_told_apart(goalcover: Goalcover, run: Path) -> None:
     said = goalcover("synthesize", run, "-n", 1, "--generator", OTHER_CARD)
     assert f"Generator {OTHER_CARD}, discriminator {OTHER_CARD} (the same model: it may favour" in said.err
     with Run.open(run, write=False) as held:
-        told = json.loads(held.events()[-1].details)
+        told = json.loads(held.events()[-2].details)
     assert told["generator"] == told["discriminator"] != told["judge"]
 
 
@@ -325,7 +310,7 @@ def test_a_discriminator_that_fails_on_all_keeps_nothing(
     assert "bread: By the stored scores: support stays at 0 of 12 (0.0%)." in said.out.splitlines()
     with Run.open(run, write=False) as held:
         assert {each.reason for each in held.candidates()} == {"correctness could not be scored"}
-        told = json.loads(held.events()[-1].details)
+        told = json.loads(held.events()[-2].details)
     assert (told["agreement"], told["fit"]) == (0, False)
 
 

@@ -23,7 +23,8 @@ from analyst import Analyst
 from command import Goalcover
 from trained import RuleEngine, write_reward
 
-from goalcover_local import pulling
+from goalcover_local import beside, pulling
+from goalcover_local.audit import OPENED, SEALED
 from goalcover_local.cli.train import BEGUN
 from goalcover_local.cli.trained import TRAINED
 from goalcover_local.engines.base import Choices, Prompt
@@ -222,10 +223,11 @@ def steps(run: Path, name: str = NAME) -> list[dict[str, Any]]:
 
 
 def events(run: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The audit trail, which must be whole: kinds and details."""
+    """The audit trail, which must be whole, without what every command puts there: kinds and details."""
     with Run.open(run, write=False) as opened:
         assert opened.verify_events() == []
-        return [(event.kind, json.loads(event.details)) for event in opened.events()]
+        found = [(event.kind, json.loads(event.details)) for event in opened.events()]
+        return [(kind, told) for kind, told in found if kind not in (OPENED, SEALED)]
 
 
 def as_killed(source: Path, target: Path, at: int) -> Path:
@@ -500,7 +502,7 @@ def test_what_cannot_be_a_name_is_said_before_anything_is_loaded(
         (("--reward", "no-such-reward"), "There is no reward 'no-such-reward'."),
         (("--policy", "no-such-card"), "There is no card named 'no-such-card'."),
         (("--judge", "no-such-card"), "There is no card named 'no-such-card'."),
-        (("--policy", "not-here"), "The weights of not-here are not on this machine."),
+        (("--policy", "not-here"), "There are no weights of not-here in "),
         (("--max-prompt-tokens", 16), "No row has a prompt of at most 16 tokens."),
         (("--input-column", "nowhere", "--output-column", "answer"), "has no column 'nowhere'"),
     ],
@@ -670,7 +672,7 @@ def remove(file: Path) -> None:
     file.unlink()
 
 
-def beside(file: Path) -> None:
+def a_stranger(file: Path) -> None:
     file.with_name("stranger.pt").write_bytes(b"cos\nsystem\n")
 
 
@@ -682,7 +684,7 @@ def beside(file: Path) -> None:
         (spoil, "trainer_state.json"),
         (spoil, "adapter_model.safetensors"),
         (remove, "scheduler.pt"),
-        (beside, "optimizer.pt"),
+        (a_stranger, "optimizer.pt"),
     ],
 )
 def test_a_checkpoint_that_is_not_as_it_was_written_is_not_loaded(
@@ -738,6 +740,8 @@ def test_a_judge_that_fails_for_all_gives_no_numbers(goalcover: Goalcover, rules
     [line] = [line for line in said.out.splitlines() if line.lstrip().startswith("reward, 1-5")]
     assert line.count("–") == 2
     ElementTree.fromstring(Path("run/policies/original/curve.svg").read_text("utf-8"))
+    with Run.open("run", write=False) as run:
+        assert beside.files(run).others == (), "what training wrote is known to hold no text"
     assert "last" not in events(Path("run"))[-1][1]
 
 

@@ -284,7 +284,7 @@ def test_a_result_may_be_empty(trainings: Trainings) -> None:
 def test_a_rewind_that_fails_half_way_forgets_nothing(trainings: Trainings, run: Run, folder: Path, table: str) -> None:
     walk(trainings, 4)
     before = told(folder)
-    run._database.execute(f"CREATE TRIGGER stuck BEFORE DELETE ON {table} BEGIN SELECT RAISE(ABORT, 'stuck'); END")
+    run._database.execute(f"CREATE TEMP TRIGGER stuck BEFORE DELETE ON {table} BEGIN SELECT RAISE(ABORT, 'stuck'); END")
     with pytest.raises(StoreError):
         trainings.rewind("original", 1)
     assert told(folder) == before

@@ -16,6 +16,7 @@ from analyst import Analyst
 from command import Goalcover
 from validated import cell_by_hand, removal_by_hand
 
+from goalcover_local import beside
 from goalcover_local.cards import DEFAULT_CARD
 from goalcover_local.cli.results import STARTED, latest, results
 from goalcover_local.cli.table import print_table
@@ -322,6 +323,8 @@ def test_a_goal_of_one_subgoal_can_be_validated(goalcover: Goalcover, analyst: A
     said = goalcover(*VALIDATE)
     assert "There is one subgoal, so nothing tells whether others would have stayed." in said.out
     ElementTree.fromstring(Path("run/validation.svg").read_text(encoding="utf-8"))
+    with Run.open("run", write=False) as run:
+        assert {path.name for path in beside.files(run).others} == {"validation.json", "validation.md"}
 
 
 def test_ids_that_are_of_no_row_are_told(goalcover: Goalcover, analyst: Analyst) -> None:

@@ -153,7 +153,7 @@ def policy(weights: Path, *, card: Card = CARD, trained: Path | None = None, **o
     """The policy in a folder of weights, loaded as a card's is."""
     with pytest.MonkeyPatch.context() as patch:
         verified = Weights(weights, "tiny", {})
-        patch.setattr("goalcover_local.finetune.policy.verify", lambda _: verified)
+        patch.setattr("goalcover_local.finetune.policy.verify", lambda *_: verified)
         return load_policy(card, trained=trained, **options)
 
 

@@ -24,6 +24,23 @@ Texts = Mapping[str, str]
 CARD = "smollm2-135m-instruct"
 OTHER_CARD = "qwen2.5-coder-1.5b-instruct"
 
+GOAL = """\
+goal = "Answer questions about ropes and bread"
+
+[[subgoals]]
+id = "ropes"
+name = "Knots and ropes"
+description = "Explains how to tie knots and join ropes."
+target_share = 0.3
+
+[[subgoals]]
+id = "bread"
+name = "Baking bread"
+description = "Explains how dough for bread is made, proved and baked."
+target_share = 0.3
+"""
+"""A goal of two subgoals, of each of which three rows in ten are wanted."""
+
 PLACES = ('"A"', '"B"', '"C"', '"D"')
 FLAWS = {"Correctness": "wrong", "Completeness": "unfinished", "Faithfulness": "astray"}
 """The word in an output by which a respect is graded 0.0."""

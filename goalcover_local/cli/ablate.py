@@ -97,12 +97,11 @@ def command(ctx: click.Context, /, **options: Any) -> None:
             lines.append(line)
             failed[same] = line["n_failed"]
         details = {"goal": study.goal.digest, "judges": [line["judge"] for line in lines], "seed": options["seed"]}
-        event = run.event(ABLATED, {**details, "n_rows": len(drawing.judged)}, "goalcover ablate")
+        run.event(ABLATED, {**details, "n_rows": len(drawing.judged)}, "goalcover ablate")
     if options["as_json"]:
         click.echo(as_text({"study": study.name, "n_rows": len(drawing.judged), "variants": lines}))
     else:
         _print(lines, len(drawing.judged))
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     if n_failed := sum(failed.values()):
         click.echo(f"{n_failed} judgements failed and are left out; --retry-failed asks again.", err=True)
     leave(ctx, unanswered)
@@ -190,7 +189,8 @@ def _line(
 ) -> dict[str, Any] | None:
     """A line of the table, once what is missing is judged: how far targets and others fall; None if it was stopped."""
     from ..studies.corruption import corrupt
-    from .results import number, values_of
+    from .results import values_of
+    from .shown import number
 
     click.echo(f"{variant.name}:", err=True)
     # The run's own goal stays what it is: its assessment is of that.

@@ -153,7 +153,7 @@ def _compared(raters: Raters, labels: Labelled | None, seed: int) -> Told:
     import numpy as np
 
     from ..studies import agreement
-    from .results import number
+    from .shown import number
 
     judges = dict(zip(raters.names, raters.values, strict=True))
     everyone = judges | ({PEOPLE: labels.values} if labels else {})
@@ -193,7 +193,7 @@ def _compared(raters: Raters, labels: Labelled | None, seed: int) -> Told:
 
 
 def _estimate(found: Estimate) -> Told:
-    from .results import number
+    from .shown import number
 
     return {"value": number(found.value), "low": number(found.low), "high": number(found.high)}
 
@@ -236,7 +236,7 @@ def _disputed_rows(
     runs: Sequence[Run], raters: Raters, ids: Mapping[int, str], pairs: np.ndarray, spreads: np.ndarray
 ) -> Iterator[Mapping[str, Any]]:
     """The rows of the sheet: what a person must read to say a label, and what each judge said."""
-    from .results import number
+    from .shown import number
 
     subgoals = list(raters.subgoals.values())
     for (place, column), spread in zip(pairs.tolist(), spreads, strict=True):
@@ -263,11 +263,10 @@ def _recorded(folder: Path, details: Mapping[str, Any]) -> bool:
 
     try:
         with Run.open(folder, write=True) as run:
-            event = run.event("agreement measured", details, "goalcover agree")
+            run.event("agreement measured", details, "goalcover agree")
     except StoreError as error:
         click.echo(f"Not recorded in the run's audit trail: {error.problem}", err=True)
         return False
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     return True
 
 

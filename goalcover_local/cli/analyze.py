@@ -73,7 +73,8 @@ def analyze_run(run: Run, models: Models, options: Mapping[str, Any]) -> Counter
     from ..phases.analyze import analyze
     from ..phases.assess import EXPLAINED_PER_SUBGOAL, low_rows
     from .explaining import distinct, explain_missing, unexplained
-    from .results import ANALYZED, results, settings, tell_unfinished
+    from .results import ANALYZED, results, settings
+    from .shown import tell_unfinished
 
     analyst_card(run, options["analyst"])
     found = results(run, value=options["value"], tau=options["tau"], rule=options["rule"])
@@ -152,7 +153,7 @@ def _columns(found: Results, only: Sequence[str]) -> list[int]:
 def as_json(run: Run) -> dict[str, Any]:
     """The gaps of a run as plain values; samples are named by the ids of their rows."""
     gaps = run.gaps()
-    return {"run": str(run.folder), "gaps": [_gap_json(gap, row_ids(run, _digests(gap))) for gap in gaps]}
+    return {"run": str(run.folder), "gaps": [_gap_json(gap, run.row_ids(_digests(gap))) for gap in gaps]}
 
 
 def _gap_json(gap: Gap, ids: Mapping[str, str]) -> dict[str, Any]:
@@ -182,14 +183,6 @@ def _digests(gap: Gap) -> list[str]:
     return sorted({sample for each in (*gap.missing, *gap.instead) for sample in each.samples})
 
 
-def row_ids(run: Run, digests: Sequence[str]) -> dict[str, str]:
-    """By digest, the id of the first row that holds each sample; in the order of the data."""
-    keys = run.keys(digests).tolist()
-    known = sorted(zip(keys, digests, strict=True))
-    samples = run.samples(key for key, _ in known)
-    return {digest: sample.id for (_, digest), sample in zip(known, samples, strict=True)}
-
-
 def print_gaps(run: Run) -> None:
     """Nothing; prints the gaps of a run, each capability with its evidence."""
     from .decomposition import counted, plain
@@ -207,7 +200,7 @@ def print_gaps(run: Run) -> None:
             )
     for gap in gaps:
         subgoal = names[gap.subgoal]
-        ids = row_ids(run, _digests(gap))
+        ids = run.row_ids(_digests(gap))
         click.echo(f"\n{plain(subgoal.name)} ({gap.subgoal})")
         if gap.absent and gap.n_judged:
             told = f"Wholly absent: no row reaches support, of {gap.n_judged}"

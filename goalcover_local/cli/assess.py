@@ -132,7 +132,8 @@ def _conclude(ctx: click.Context, run: Run, finished: bool, options: Mapping[str
     """Prints the coverage and leaves with the code that fits: 3 with failures, 130 if there is more to do."""
     import json
 
-    from .results import as_json, print_results, results
+    from .results import results
+    from .shown import as_json, print_results
 
     found = results(run, value=options["value"], tau=options["tau"])
     if options["as_json"]:
@@ -150,8 +151,7 @@ def ended(run: Run, found: Results, finished: bool) -> int:
     """How many judgements failed; puts the end of an assessment on record and tells what is left to do."""
     n_failed = found.n_failed
     details = {"finished": finished, "n_asked": run.n_asked(), "n_stored": run.n_stored(), "n_failed": n_failed}
-    event = run.event("assessment ended", details, "goalcover assess")
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
+    run.event("assessment ended", details, "goalcover assess")
     if not finished:
         click.echo("Stopped by --max-hours. The same command goes on from here.", err=True)
     if n_failed:

@@ -70,11 +70,14 @@ def recognised(options: Mapping[str, Any]) -> tuple[Layout, Origin]:
 
 def take_in(run: Run, layout: Layout, origin: Origin, data: Path) -> None:
     """Nothing; the run holds the rows, and what was refused is told. Raises DataError if no row can be used."""
+    from ..purging import give_again, is_purged
     from ..readers import read
     from ..terms import digest_of
 
     digest = digest_of([origin.content, repr(layout)])
     counts = run.put_rows(some_usable(read(data, layout), data), digest, origin)
+    if is_purged(run):
+        click.echo(f"{give_again(run, read(data, layout))} rows that were purged have their texts again.", err=True)
     n_refused = counts.refusals
     click.echo(
         f"{counts.rows + n_refused} rows in, {counts.rows} used ({counts.samples} different), {n_refused} refused.",
@@ -172,10 +175,13 @@ def value_for(cards: Sequence[Card], options: Mapping[str, Any]) -> str:
 def introduce(run: Run, goal: Goal, judge: Judge, value: str) -> str:
     """The judge's digest; the run now knows the judge, its scale if the value needs one, and all that will be asked."""
     digest = run.put_judge(dict(judge.identity))
+    from ..decisions import note_acceptances
+
     aliens, _ = references(value)
     if aliens:
         run.put_scale(digest, _scale(judge).record())
     run.put_goal(goal)
+    note_acceptances(run, goal, f"goalcover {click.get_current_context().info_name}")
     run.put_subgoals(aliens)
     return digest
 

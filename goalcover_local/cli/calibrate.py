@@ -14,6 +14,7 @@ from ..terms import ANCHOR_TEXTS, ANCHORS
 
 if TYPE_CHECKING:
     from ..calibration import Calibration, Fitted, HumanLabels
+    from ..chain import Event
     from ..store import Run
     from ..terms import Coverage, Estimate, Sample, Subgoal
     from .labelling import Labelled
@@ -74,7 +75,6 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
       goalcover calibrate runs/first --labels labels.csv
     """
     from ..store import Run
-    from .calibrations import keep
     from .labelling import labelled
     from .results import results
     from .table import as_text
@@ -95,7 +95,7 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
         _refuse_strategic(opened, before)
         said = labelled(opened, before, options["labels"])
         fitted = _fit(opened, before, said, options)
-        event = keep(opened, before, said, fitted)
+        _keep(opened, before, said, fitted)
         after = results(opened, value="calibrated")
         labels = _labels(opened, after)
     calibration = fitted.calibration
@@ -104,7 +104,6 @@ def command(ctx: click.Context, /, run: Path, **options: Any) -> None:
         click.echo(as_text(_as_json(run, after, labels, supports)))
     else:
         _print(calibration, labels, supports)
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
 
 
 class _Support(NamedTuple):
@@ -120,6 +119,22 @@ class _Support(NamedTuple):
         from ..coverage import LEAST_RANDOM_LABELS
 
         return self.labels.n >= LEAST_RANDOM_LABELS
+
+
+def _keep(run: Run, found: Results, given: Labelled, fitted: Fitted) -> Event:
+    """The event that now keeps a calibration; `fitted.blind` is of the labels in the order of their rows."""
+    import numpy as np
+
+    from .calibrations import CALIBRATED
+
+    rows, columns = np.nonzero(~np.isnan(given.values))
+    labels: list[list[Any]] = [
+        [int(found.positions[row]), int(column), float(given.values[row, column]), int(given.random[row, column]), seen]
+        for row, column, seen in zip(rows, columns, fitted.blind.tolist(), strict=True)
+        if not np.isnan(seen)
+    ]
+    details = {**fitted.calibration.record(), "labels": labels, "sheet": given.digest}
+    return run.event(CALIBRATED, details, "goalcover calibrate")
 
 
 def _write_sheet(run: Run, options: Mapping[str, Any]) -> None:
@@ -230,7 +245,7 @@ def _as_json(run: Path, found: Results, labels: HumanLabels, supports: Sequence[
     import numpy as np
 
     from . import calibrations
-    from .results import number, support_json
+    from .shown import number, support_json
 
     assert found.calibration is not None
     become = found.calibration.apply(np.array(ANCHORS))

@@ -8,14 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..calibration import Calibration, Fitted, HumanLabels
+from ..calibration import Calibration, HumanLabels
 from ..terms import digest_of
 
 if TYPE_CHECKING:
-    from ..chain import Event
     from ..store import Run
-    from .labelling import Labelled
-    from .results import Results
 
 CALIBRATED = "calibrated"
 
@@ -57,18 +54,6 @@ def kept(run: Run, judge: str, goal: str) -> Kept | None:
                 labels = np.array(details["labels"], dtype=np.float64).reshape(-1, 5)
                 return Kept(event.seq, Calibration.from_record(details), labels)
     return None
-
-
-def keep(run: Run, found: Results, given: Labelled, fitted: Fitted) -> Event:
-    """The event that now keeps a calibration; `fitted.blind` is of the labels in the order of their rows."""
-    rows, columns = np.nonzero(~np.isnan(given.values))
-    labels: list[list[Any]] = [
-        [int(found.positions[row]), int(column), float(given.values[row, column]), int(given.random[row, column]), seen]
-        for row, column, seen in zip(rows, columns, fitted.blind.tolist(), strict=True)
-        if not np.isnan(seen)
-    ]
-    details = {**fitted.calibration.record(), "labels": labels, "sheet": given.digest}
-    return run.event(CALIBRATED, details, "goalcover calibrate")
 
 
 def as_json(calibration: Calibration | None) -> dict[str, Any] | None:

@@ -161,6 +161,7 @@ def _interviewed(options: dict[str, Any]) -> int:
         with suppress(GoalCoverError):
             file.undo()
         raise
+    _note_acceptances(goal)
     file.remove()
     for line in script.left_over():
         click.echo(f"{options['answers']}: {line}", err=True)
@@ -278,6 +279,15 @@ def _tell_of_stale(goal: Goal) -> None:
         click.echo(f"The set was edited since it was checked: {told} no longer hold; accept again.", err=True)
 
 
+def _note_acceptances(goal: Goal) -> None:
+    """Nothing; the ledger tells of each violation that a person accepted, by digests."""
+    from ..decisions import ACCEPTED, acceptances
+    from ..ledger import note
+
+    for details in acceptances(goal):
+        note(ACCEPTED, details, "goalcover clarify")
+
+
 def _refuse_other(output: Path, origin: Path | str, overwrite: bool) -> None:
     """Nothing; raises UsageError if the output is there, is not the goal file that is worked on, and must stay."""
     if output.exists() and not overwrite and not (origin and Path(origin).exists() and output.samefile(origin)):
@@ -331,6 +341,7 @@ def _check(options: Mapping[str, Any]) -> int:
         print_overlaps(console, measured, draft.findings or ())
     if options["output"]:
         save_goal(checked, options["output"])
+        _note_acceptances(checked)
     return _told(draft, options["output"], failures)
 
 

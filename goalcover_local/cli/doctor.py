@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from click.core import ParameterSource
 
-from .judging import Models, judge_options, named_card
+from .judging import Models, judge_options, named_card, reads_all
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -35,26 +36,51 @@ class Check(NamedTuple):
     help="Where run folders are to lie.",
 )
 @click.option("--repeat", is_flag=True, help="Also judge 100 pairs twice, in other batches, and tell what changed.")
+@click.option(
+    "--prove-offline",
+    is_flag=True,
+    help="Instead: assess rows that ship under the guard, and in an empty network namespace; tell what that proves.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def command(ctx: click.Context, /, **options: Any) -> None:
     """Check the judge's weights, its grammar, the shut network, the memory and the place for runs.
 
-    Exit code 0 if all is well, else 1.
+    Exit code 0 if all is well, else 1. What --prove-offline can not prove here it says, and that is no failure.
+
+    --json also tells when and where: time, host, kernel, GoalCover's version, the judge and the digest of its weights
+    (null where they are not here, or a server's), and whether it judged in a namespace with no network but a loopback.
 
     \b
     Example:
       goalcover doctor
       goalcover doctor --judge prometheus-7b-v2.0 --engine vllm --repeat --run /data/runs
+      goalcover doctor --prove-offline
     """
-    checks = []
-    for check in _checks(named_card(options), options):
+    if options["prove_offline"]:
+        from .proving import prove
+
+        _refuse_ignored(ctx)
+        ctx.exit(0 if prove(named_card(options), options) else 1)
+    checks, card = [], named_card(options)
+    for check in _checks(card, options):
         checks.append(check)
         if not options["as_json"]:
             click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.name}: {check.found}")
+    well = all(check.well for check in checks)
     if options["as_json"]:
-        click.echo(json.dumps([check._asdict() for check in checks], indent=2))
-    ctx.exit(0 if all(check.well for check in checks) else 1)
+        from .proving import circumstances, is_alone
+
+        told = {**circumstances(card, options), "namespace": is_alone(), "well": well}
+        click.echo(json.dumps({**told, "checks": [check._asdict() for check in checks]}, indent=2))
+    ctx.exit(0 if well else 1)
+
+
+def _refuse_ignored(ctx: click.Context) -> None:
+    """Nothing. Raises UsageError if an option was given that has no meaning with --prove-offline."""
+    for name, option in {"run_folder": "--run", "repeat": "--repeat"}.items():
+        if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option} has no meaning with --prove-offline: leave one of them out.")
 
 
 def _checks(card: Card, options: Mapping[str, Any]) -> Iterator[Check]:
@@ -71,7 +97,7 @@ def _checks(card: Card, options: Mapping[str, Any]) -> Iterator[Check]:
     yield told("network", _network)
     n_refused = len(refused)
     yield told("run folder", lambda: _place(options["run_folder"]))
-    weights = told("weights", lambda: f"{card.name} verified, digest {verify(card).digest[:16]}…")
+    weights = told("weights", lambda: f"{card.name} verified, digest {verify(card, reads_all(options)).digest[:16]}…")
     yield weights
     if not weights.well:
         return
@@ -113,7 +139,7 @@ def _network() -> str:
     if not offline.is_shut():
         offline.shut()
     try:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        with offline.knocking(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
             probe.connect(("192.0.2.1", 9))
     except NetworkRefused:
         return "shut: a connection to 192.0.2.1 was refused before it left this process"

@@ -258,8 +258,7 @@ def _note(run: Run, found: Mapping[str, Any]) -> None:
         "policies": {each["policy"]: each["digest"] for each in found["policies"]},
         "means": means,
     }
-    event = run.event(ENDED, details, "goalcover evaluate")
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
+    run.event(ENDED, details, "goalcover evaluate")
 
 
 def _write_files(samples: Sequence[Sample], answered: Mapping[str, Answered], options: Mapping[str, Any]) -> None:

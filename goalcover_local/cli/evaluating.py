@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from .judging import reads_all
 from .progress import progress
 from .standings import Answered
 from .training import found_device, policy_of, short_enough
@@ -88,7 +89,7 @@ def choose(trainings: Trainings | None, options: Mapping[str, Any]) -> Chosen:
     loaded = {name: load_card(cards[name]) for name in names}
     judge_card = load_card(judge or DEFAULT_CARD)
     for card in {card.name: card for card in (*loaded.values(), judge_card)}.values():
-        verify(card)
+        verify(card, reads_all(options))
     _check_reward(digests, own)
     rewarded = [name for name, settings in own.items() if settings["judge"]["card"] == judge_card.name]
     return Chosen(loaded, against, reward, judge_card, max(budgets, default=None), rewarded)

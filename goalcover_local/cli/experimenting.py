@@ -50,6 +50,7 @@ def conclude(
 
     What was concluded before of the same trainings, judges and test rows is not done again.
     """
+    from ..chain import digest_of_text
     from ..files import replace_file
     from ..report import downstream
     from ..store import Run
@@ -67,7 +68,8 @@ def conclude(
         samples, evaluations, belonging = _evaluated(run, models, study, rubric, settings, trained, test, options)
         facts = _facts(run, study, rubric, settings, datasets, trained, samples, belonging)
         n_failed = belonging.n_failed + sum(sum(each.failures.values()) for each in evaluations)
-        for name, svg in downstream.figures(evaluations[0]).items():
+        figures = downstream.figures(evaluations[0])
+        for name, svg in figures.items():
             replace_file(folder / name, svg, mode=0o600)
         replace_file(folder / MARKDOWN, downstream.markdown(facts, evaluations), mode=0o600)
         text = json.dumps(downstream.record(facts, evaluations), indent=2, ensure_ascii=False) + "\n"
@@ -75,13 +77,13 @@ def conclude(
         details = {
             "key": key,
             "files": _digests(folder),
+            "drawn": {name: digest_of_text(svg) for name, svg in figures.items()},
             "n_failed": n_failed,
             "sizes": facts["sizes"],
             "means": {standing.policy: _number(standing.score.value) for standing in evaluations[0].outcome.standings},
         }
-        event = run.event(ENDED, details, "goalcover experiment")
+        run.event(ENDED, details, "goalcover experiment")
     click.echo(f"Kept: {JSON}, {MARKDOWN} and figures in {folder}.", err=True)
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     _show(folder, options)
     return n_failed
 

@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write; stdout if not given.")
 @click.option(
     "--what",
-    type=click.Choice(["judgements", "gaps", "recommendations", "candidates"]),
+    type=click.Choice(["judgements", "gaps", "recommendations", "candidates", "decisions"]),
     default="judgements",
     show_default=True,
-    help="What to write: a line for each row and subgoal, gap, recommendation or written sample.",
+    help="What to write: a line for each row and subgoal, gap, recommendation, written sample or decision.",
 )
 def command(run: Path, output: Path | None, what: str) -> None:
     """Write what the run in folder RUN holds, one JSON object a line: its judgements, or what was made of them.
@@ -91,7 +91,11 @@ def _judgements(run: Run) -> Iterator[Mapping[str, Any]]:
 
 
 def _made(run: Run, what: str) -> Iterator[Mapping[str, Any]]:
-    from . import analyze, recommend, written
+    from . import analyze, decided, recommend, written
+    from .results import results
 
+    if what == "decisions":
+        yield from decided.records(run, results(run))
+        return
     as_json = {"gaps": analyze.as_json, "recommendations": recommend.as_json, "candidates": written.as_json}
     yield from as_json[what](run)[what]

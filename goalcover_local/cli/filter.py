@@ -132,7 +132,7 @@ def _reasons(run: Run, choice: Choice) -> Iterator[Mapping[str, Any]]:
 def _subgoals(choice: Choice) -> list[dict[str, Any]]:
     """For each subgoal its mean value, how many rows support it and how many have one: of all, and of those kept."""
     from ..stats import mean_interval, support
-    from .results import number
+    from .shown import number
 
     def told(values: np.ndarray) -> Mapping[str, float | None]:
         n_judged = int((values == values).sum())

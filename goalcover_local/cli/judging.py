@@ -49,6 +49,13 @@ _ENGINE = (
         help="Comma-separated devices, a process each, such as cuda:0,cuda:1. One is found if not given.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads for the model."),
+    click.option(
+        "--verify",
+        type=click.Choice(["cached", "full"]),
+        default="cached",
+        show_default=True,
+        help="Before loading, read again the weights that changed since they were verified, or every byte of all.",
+    ),
 )
 _ALIGNMENT = (
     click.option("--question", help="Which question of grammars/ is asked; the card's choice if not given."),
@@ -111,7 +118,13 @@ def placed(options: Mapping[str, Any]) -> dict[str, Any]:
         "url": options["url"],
         "devices": [device.strip() for device in options["devices"].split(",") if device.strip()],
         "threads": options["threads"],
+        "full": reads_all(options),
     }
+
+
+def reads_all(options: Mapping[str, Any]) -> bool:
+    """Whether the options ask for every byte of the weights to be read again."""
+    return bool(options["verify"] == "full")
 
 
 def run_card(identity: Mapping[str, Any]) -> Card:

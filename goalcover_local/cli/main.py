@@ -5,12 +5,17 @@ from __future__ import annotations
 import importlib
 import io
 import sys
+import traceback
+import warnings
 from collections.abc import Mapping
+from types import TracebackType
 
 import click
 
-from .. import __version__, offline
+from .. import __version__, offline, privacy
 from ..errors import GoalCoverError
+from .decomposition import plain
+from .trail import recorded
 
 COMMANDS: Mapping[str, str] = {
     "models": "List, fetch, add and verify the models that judge.",
@@ -34,6 +39,10 @@ COMMANDS: Mapping[str, str] = {
     "agree": "Compare judges with each other and with people's labels, and probe their biases.",
     "calibrate": "Fit a judge's values to people's labels, for intervals that hold.",
     "export": "Write what a run holds, one JSON object a line.",
+    "decide": "Put a verdict of your own, with a reason, beside the judge's.",
+    "audit": "Show, verify and export what was done: to a run, and by you across runs.",
+    "purge": "Remove the samples' texts from a run, and keep its numbers and audit trail.",
+    "packages": "List installed packages and licences; check them against known vulnerabilities.",
     "serve": "Keep a judge warm in a vLLM server on this machine's loopback.",
 }
 """Every command and its one line of help; a command's module has its name and is imported when it is called."""
@@ -74,18 +83,22 @@ def main(ctx: click.Context, debug: bool) -> None:
     ctx.obj = {"debug": debug}
 
 
+@recorded(COMMANDS)
 def run() -> None:
     """Nothing; the executable's entry: runs the command and exits with its code."""
+    debug = "--debug" in sys.argv
+    privacy.begin(debug=debug)
     offline.switch_offline()
     offline.shut()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows what it can
-    debug = "--debug" in sys.argv
+    _say_plainly(debug)
     try:
         code = main.main(prog_name="goalcover", standalone_mode=False)
     except click.ClickException as error:
-        error.show()
+        error.show(told := io.StringIO())
+        click.echo(plain(told.getvalue()), err=True, nl=False)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         click.echo("Interrupted. What was judged is stored: the same command goes on from there.", err=True)
@@ -93,9 +106,9 @@ def run() -> None:
     except GoalCoverError as error:
         if debug:
             raise
-        click.echo(f"Error: {error.problem}", err=True)
+        click.echo(f"Error: {_line(error.problem)}", err=True)
         if error.mend:
-            click.echo(error.mend, err=True)
+            click.echo(_line(error.mend), err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
@@ -103,13 +116,28 @@ def run() -> None:
     except Exception as error:
         if debug:
             raise
-        # The message of an unforeseen error may quote a sample, so only its kind is told.
-        click.echo(f"Error: {type(error).__name__}, which was not foreseen.", err=True)
-        click.echo(
-            "Nothing stored is lost. Run `goalcover --debug …` for the traceback (it may show sample text).", err=True
-        )
+        for line in privacy.unforeseen(type(error)):
+            click.echo(line, err=True)
         sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _say_plainly(debug: bool) -> None:
+    """Nothing; from now on no warning and no traceback can steer the terminal, whatever file its words come from."""
+    shown = warnings.showwarning
+    warnings.showwarning = lambda message, *place, **where: shown(_line(str(message)), *place, **where)
+    if debug:
+        click.echo(privacy.DEBUG, err=True)
+        sys.excepthook = _show_traceback
+
+
+def _line(text: str) -> str:
+    """A text as one line without what steers a terminal: a stranger's file may have a part in what an error says."""
+    return " ".join(plain(text).split("\n"))
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    click.echo(plain("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
 
 
 if __name__ == "__main__":

@@ -51,11 +51,10 @@ def command(run: Path, name: str, output: Path, **options: Any) -> None:
         base = verify(card)
         check_policy(trainings, name, card)
         files = merge(base.directory, adapter_folder(trainings, name), output, precision=options["precision"] or "auto")
-        event = opened.event(MERGED, {"name": name, "base": base.digest, "files": files}, "goalcover merge")
+        opened.event(MERGED, {"name": name, "base": base.digest, "files": files}, "goalcover merge")
     if options["as_json"]:
         click.echo(as_text({"run": str(run), "name": name, "folder": str(output), "files": files}))
     else:
         for file, digest in files.items():
             click.echo(f"{digest}  {plain(file)}")
         click.echo(f"written to {plain(str(output))}")
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)

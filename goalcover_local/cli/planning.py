@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .judging import reads_all
 from .training import found_device, grader_of, short_enough
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def opened(wanted: Wanted, models: Models) -> Opened:
 
     options = wanted.options
     click.echo(f"Loading {wanted.policy.name}.", err=True)
-    policy = load_policy(wanted.policy, device=wanted.device, precision=wanted.settings.precision)
+    policy = load_policy(
+        wanted.policy, device=wanted.device, precision=wanted.settings.precision, full=reads_all(options)
+    )
     samples, longest = short_enough(policy, wanted.rubric, wanted.samples, options["max_prompt_tokens"])
     memory = reckoned(wanted, longest)
     if wanted.shares_base:

@@ -51,13 +51,13 @@ def probed(runs: Sequence[Run], raters: Raters, options: Mapping[str, Any]) -> I
 
 
 def _length(found: Length) -> dict[str, Any]:
-    from .results import number
+    from .shown import number
 
     return {"subgoal": found.subgoal, "n": found.n, "spearman": number(found.spearman), "biased": found.biased}
 
 
 def _move(found: Move) -> dict[str, Any]:
-    from .results import number
+    from .shown import number
 
     counts = {"probe": found.probe, "n": found.n, "n_failed": found.n_failed}
     return {

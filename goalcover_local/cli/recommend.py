@@ -110,11 +110,9 @@ def _samples(run: Run, found: Results, own: np.ndarray, rows: np.ndarray) -> tup
 
 def as_json(run: Run) -> dict[str, Any]:
     """The recommendations of a run as plain values; near samples are named by the ids of their rows."""
-    from .analyze import row_ids
-
     told = []
     for each in run.recommendations():
-        ids = row_ids(run, each.near)
+        ids = run.row_ids(each.near)
         told.append(
             {
                 "subgoal": each.subgoal,
@@ -131,7 +129,6 @@ def as_json(run: Run) -> dict[str, Any]:
 
 def print_recommendations(run: Run) -> None:
     """Nothing; prints the recommendations of a run."""
-    from .analyze import row_ids
     from .decomposition import plain
 
     recommendations = run.recommendations()
@@ -144,6 +141,6 @@ def print_recommendations(run: Run) -> None:
         for number, action in enumerate(each.actions, 1):
             click.echo(f"  {number}. {plain(action.text)}")
         if each.near:
-            ids = row_ids(run, each.near)
+            ids = run.row_ids(each.near)
             shown = ", ".join(plain(ids[sample]) for sample in each.near[:5])
             click.echo(f"  Samples that come near: {shown}{' …' if len(each.near) > 5 else ''}")

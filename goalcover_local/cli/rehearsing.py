@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .dividing import division_of, prompt_lengths, read_data, tell_division, write_rows
+from .dividing import division_of, prompt_lengths, read_data, tell_division
 from .progress import duration
 from .stages import called
 
@@ -49,10 +50,9 @@ def rehearse(
     n_trainings = len(rows) * len(study.seeds)
     n_test = len(division.parts["test"])
     written = n_test * (1 + n_trainings)
-    with TemporaryDirectory() as folder:
-        # Too few rows are all in the test part; what a training takes can be told by those.
-        rehearsed = division.parts["train"] or division.parts["test"]
-        seconds = _seconds(study, rehearsed, Path(folder), training, options)
+    # Too few rows are all in the test part; what a training takes can be told by those.
+    rehearsed = division.parts["train"] or division.parts["test"]
+    seconds = _seconds(study, rehearsed, training, options)
     return {
         "study": study.name,
         "n_rows": len(samples),
@@ -84,7 +84,6 @@ def _judgements(study: Study, n_rows: int) -> int:
 def _seconds(
     study: Study,
     rows: Sequence[Sample],
-    folder: Path,
     training: Callable[[str, Path], list[str]],
     options: Mapping[str, Any],
 ) -> float | None:
@@ -97,16 +96,25 @@ def _seconds(
     found = _in_run(options["run_folder"], study.policy)
     if not rows:
         return found
-    file = folder / "train.jsonl"
-    write_rows(file, rows)
-    for policy in (study.policy, *study.policies):
-        if found is not None and policy == study.policy:
-            continue
-        click.echo(f"\nPolicy {policy}:", err=True)
-        _, said = called(train.command, [*training(policy, file), "--dry-run", "--json"])
-        if policy == study.policy:
-            found = json.loads(said)["seconds_per_step"]
+    with _in_memory(rows) as file:
+        for policy in (study.policy, *study.policies):
+            if found is not None and policy == study.policy:
+                continue
+            click.echo(f"\nPolicy {policy}:", err=True)
+            arguments = [*training(policy, file), "--format", "jsonl", "--dry-run", "--json"]
+            _, said = called(train.command, arguments)
+            if policy == study.policy:
+                found = json.loads(said)["seconds_per_step"]
     return found
+
+
+@contextmanager
+def _in_memory(rows: Sequence[Sample]) -> Iterator[Path]:
+    """A context with a file that holds the rows and lies on no disk: whatever ends this process, nothing is left."""
+    with os.fdopen(os.memfd_create("rows"), "wb") as stream:
+        stream.writelines(sample.raw + b"\n" for sample in rows)
+        stream.flush()
+        yield Path(f"/proc/self/fd/{stream.fileno()}")
 
 
 def _in_run(folder: Path, policy: str) -> float | None:
@@ -146,4 +154,8 @@ def print_rehearsal(told: Mapping[str, Any]) -> None:
     for name, line in lines.items():
         click.echo(f"{name:16} {line}")
     if told["missing_weights"]:
-        click.echo("Fetch them with `goalcover models pull`, or name a copy with `goalcover models add`.", err=True)
+        click.echo(
+            "Set GOALCOVER_HOME to where models are, or name a copy with `goalcover models add`;"
+            " with a network: `goalcover models pull`.",
+            err=True,
+        )

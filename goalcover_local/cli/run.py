@@ -31,7 +31,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
       goalcover run goal.toml data.jsonl --run runs/first --limit 500 --json
     """
     from ..cards import load_card
-    from . import analyze, recommend, results
+    from . import analyze, recommend, results, shown
     from .assess import assessed, ended
 
     if options["analyst"]:
@@ -41,22 +41,22 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         n_failed = ended(run, found, finished)
         if not finished:
             if options["as_json"]:
-                click.echo(as_text({**results.as_json(run, found), "gaps": [], "recommendations": []}))
+                click.echo(as_text({**shown.as_json(run, found), "gaps": [], "recommendations": []}))
             else:
-                results.print_results(run, found)
+                shown.print_results(run, found)
             ctx.exit(130)
         chosen = {**options, "only": (), "explain": options["explain"] != "none", "plain": False}
         failures = analyze.analyze_run(run, models, chosen) + recommend.recommend_run(run, models, chosen)
         models.close()
         if options["as_json"]:
             told = {
-                **results.as_json(run, found),
+                **shown.as_json(run, found),
                 "gaps": analyze.as_json(run)["gaps"],
                 "recommendations": recommend.as_json(run)["recommendations"],
             }
             click.echo(as_text(told))
         else:
-            results.print_results(run, found)
+            shown.print_results(run, found)
             analyze.print_gaps(run)
             recommend.print_recommendations(run)
     analyze.leave(ctx, failures)

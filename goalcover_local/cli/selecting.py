@@ -136,7 +136,8 @@ def chosen(run: Run, options: Mapping[str, Any]) -> Choice:
     from ..phases.filter import Criteria, select
     from ..readers import layout_from
     from ..writers import Source
-    from .results import results, tell_unfinished
+    from .results import results
+    from .shown import tell_unfinished
 
     found = results(run, value=options["value"])
     criteria = Criteria(
@@ -194,9 +195,8 @@ def record(folder: Path, kind: str, choice: Choice, details: Mapping[str, Any]) 
     }
     try:
         with Run.open(folder, write=True) as run:
-            event = run.event(kind, told, f"goalcover {click.get_current_context().info_name}")
+            run.event(kind, told, f"goalcover {click.get_current_context().info_name}")
     except StoreError as error:
         click.echo(f"Not recorded in the run's audit trail: {error.problem}", err=True)
         return False
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
     return True

@@ -11,7 +11,8 @@ import click
 def command(card_name: str | None, port: int) -> None:
     """Serve the verified weights of a judge until Ctrl-C, for any number of runs with --engine server.
 
-    It is vLLM's own server with the settings that GoalCover needs; only this machine can reach it.
+    It is vLLM's own server with the settings that GoalCover needs, and its processes are shut as all of GoalCover's
+    are: only this machine can reach it, and it can reach nothing else.
 
     \b
     Example:

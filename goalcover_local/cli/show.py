@@ -24,7 +24,7 @@ def command(run: Path, value: str | None, tau: float | None, rule: str, failures
       goalcover show runs/first --rule mean --tau 0.5 --json
     """
     from ..store import Run
-    from . import results
+    from . import results, shown
 
     with Run.open(run, write=False) as opened:
         if failures:
@@ -34,6 +34,6 @@ def command(run: Path, value: str | None, tau: float | None, rule: str, failures
             return
         found = results.results(opened, value=value, tau=tau, rule=rule)  # type: ignore[arg-type]
         if as_json:
-            click.echo(json.dumps(results.as_json(opened, found), indent=2, ensure_ascii=False))
+            click.echo(json.dumps(shown.as_json(opened, found), indent=2, ensure_ascii=False))
         else:
-            results.print_results(opened, found)
+            shown.print_results(opened, found)

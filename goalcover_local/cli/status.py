@@ -45,6 +45,8 @@ def command(run: Path, as_json: bool) -> None:
 
 def _status(run: Run) -> dict[str, Any]:
     """What there is to say of a run, by what it is about."""
+    from ..purging import is_begun, is_purged
+    from . import decided
     from .results import STARTED, results
     from .written import candidates
 
@@ -54,6 +56,10 @@ def _status(run: Run) -> dict[str, Any]:
     rows = {"used": counts.rows, "different": counts.samples, "refused": counts.refusals}
     origin = run.origin()
     told: dict[str, Any] = {"run": str(run.folder), "data": origin.path if origin else "", "rows": rows}
+    if is_begun(run):
+        told["texts"] = "PURGE NOT FINISHED: run the same goalcover purge again"
+    elif is_purged(run):
+        told["texts"] = "purged; given the data again, goalcover assess puts them back"
     if trained := _trainings(run):
         told["trainings"] = trained
     folder = shlex.quote(str(run.folder))
@@ -70,6 +76,11 @@ def _status(run: Run) -> dict[str, Any]:
     told["judge"] = str(found.identity.get("card", ""))
     told["assess"] = {"judged": n_judged, "failed": n_failed, "of": n_pairs}
     told["verdicts"] = dict(Counter(covered.verdict for covered in found.coverage))
+    if decisions := decided.as_json(run, found):
+        told["decided"] = {
+            name: f"{each['verdict']}{' (before the judgements that stand now)' if each['outdated'] else ''}"
+            for name, each in decisions.items()
+        }
     told["explanations"] = sum(len(run.explanations(found.judge, s.digest)) for s in found.goal.subgoals)
     told["analyze"] = _analysis(run)
     told["recommend"] = len(run.recommendations())

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..store import Run
 
 TRAINED = "training ended"
+CURVE = "curve.svg"
 
 _AVERAGED = 10
 """Steps over which the beginning and the end of a training are averaged."""
@@ -23,6 +24,7 @@ _AVERAGED = 10
 
 def end(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> int:
     """How many judgements failed; adapter, card and curve are written, and the result is stored and shown."""
+    from ..chain import digest_of_text
     from ..files import replace_file
     from ..finetune.checkpoints import keep_policy
     from ..report.training import curve
@@ -34,6 +36,7 @@ def end(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> int:
     place, last = adapter_folder(trainings, name), folder / CHECKPOINTS / f"checkpoint-{n_steps}"
     files = keep_policy(last, place) if result is None else result["files"]
     steps = trainings.steps(name)
+    drawing = curve([curve_of(name, steps)], title=f"Training {name}")
     result = {
         "files": files,
         "n_steps": n_steps,
@@ -43,11 +46,13 @@ def end(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> int:
     if trainings.result(name) is None:
         trainings.finish(name, result)
         scores = {part: score for part in ("first", "last") if (score := result[part].get("score")) is not None}
-        run.event(TRAINED, {"name": name, "files": files, "n_steps": n_steps, **scores}, "goalcover train")
+        drawn = {str((folder / CURVE).relative_to(run.folder)): digest_of_text(drawing)}
+        details = {"name": name, "files": files, "drawn": drawn, "n_steps": n_steps, **scores}
+        run.event(TRAINED, details, "goalcover train")
     told = {key: value for key, value in found.items() if key not in ("rows", "reward_name")}
     card = {"name": name, "reward_name": found["judge"]["reward"], **told, **result}
     replace_file(adapter_folder(trainings, name) / "card.json", json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    replace_file(folder / "curve.svg", curve([curve_of(name, steps)], title=f"Training {name}"))
+    replace_file(folder / CURVE, drawing)
     n_responses = found["settings"]["prompts_per_step"] * found["settings"]["responses_per_prompt"]
     n_failed: int = round(sum(step.get("failed") or 0 for step in steps) * n_responses)
     shown = {
@@ -59,7 +64,7 @@ def end(run: Run, found: Mapping[str, Any], options: Mapping[str, Any]) -> int:
         "n_rows": len(found["rows"]),
         "adapter": str(adapter_folder(trainings, name)),
         "n_failed": n_failed,
-        "curve": str(folder / "curve.svg"),
+        "curve": str(folder / CURVE),
         **result,
     }
     if options["as_json"]:

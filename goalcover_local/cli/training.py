@@ -51,7 +51,7 @@ def judge_engine_options(command: Command) -> Command:
     command, added = with_added(command, engine_options)
     for parameter in added:
         if isinstance(parameter, click.Option):
-            parameter.help = _OF_THE_JUDGE[str(parameter.name)]
+            parameter.help = _OF_THE_JUDGE.get(str(parameter.name), parameter.help)
     return command
 
 

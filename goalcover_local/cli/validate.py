@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .results import Results
 
 VALIDATED = "validation ended"
+FIGURE = "validation.svg"
 
 
 @click.command("validate", short_help="Remove what teaches a capability, and see whether a judge notices.")
@@ -190,6 +191,7 @@ def _mended(
 
 def _keep(run: Run, record: Mapping[str, Any]) -> None:
     """Nothing; the run folder holds the record, its tables and its figure, and the audit trail tells of it."""
+    from ..chain import digest_of_text
     from ..files import replace_file
     from ..report.validation import figure, markdown
     from ..terms import digest_of
@@ -197,11 +199,12 @@ def _keep(run: Run, record: Mapping[str, Any]) -> None:
     text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
     replace_file(run.folder / "validation.json", text, mode=0o600)
     replace_file(run.folder / "validation.md", markdown(record), mode=0o600)
-    replace_file(run.folder / "validation.svg", figure(record), mode=0o600)
+    drawing = figure(record)
+    replace_file(run.folder / FIGURE, drawing, mode=0o600)
     details = {name: record[name] for name in ("judge", "goal", "data", "value", "seed", "n_seeds", "n_rows")}
-    event = run.event(VALIDATED, {**details, "record": digest_of(record)}, "goalcover validate")
-    click.echo(f"Kept: validation.json, validation.md and validation.svg in {run.folder}.", err=True)
-    click.echo(f"Audit trail: event {event.seq}, {event.hash}", err=True)
+    drawn = {FIGURE: digest_of_text(drawing)}
+    run.event(VALIDATED, {**details, "record": digest_of(record), "drawn": drawn}, "goalcover validate")
+    click.echo(f"Kept: validation.json, validation.md and {FIGURE} in {run.folder}.", err=True)
 
 
 def _print(record: Mapping[str, Any]) -> None:

@@ -139,8 +139,9 @@ def _serve(connection: Connection, kind: Kind, options: dict[str, Any]) -> None:
     import ctypes
     import signal
 
-    from .. import offline
+    from .. import offline, privacy
 
+    privacy.begin()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears Ctrl-C, and hangs up
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     offline.switch_offline()
@@ -152,6 +153,9 @@ def _serve(connection: Connection, kind: Kind, options: dict[str, Any]) -> None:
     except GoalCoverError as error:
         connection.send(error)
         return
+    except Exception as error:
+        connection.send(_failed(error))
+        return
     connection.send(dict(engine.describe()))
     with suppress(EOFError, OSError):
         while True:
@@ -161,6 +165,10 @@ def _serve(connection: Connection, kind: Kind, options: dict[str, Any]) -> None:
             except GoalCoverError as error:
                 answer = error
             except Exception as error:
-                # Its message may quote a sample, and so may its traceback: neither leaves this process.
-                answer = EngineError(f"A device's process failed: {type(error).__name__}.", _MEND)
+                answer = _failed(error)
             connection.send(answer)
+
+
+def _failed(error: Exception) -> EngineError:
+    """What is said of an error: message and traceback may quote a sample, and do not leave the process."""
+    return EngineError(f"A device's process failed: {type(error).__name__}.", _MEND)

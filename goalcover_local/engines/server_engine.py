@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from .. import offline
 from ..errors import EngineError
 from . import vllm_settings
 from .base import Grammar
@@ -233,12 +234,14 @@ def command(
 ) -> tuple[list[str], dict[str, str]]:
     """How a server of this model is started on loopback, as arguments and environment. Raises EngineError.
 
+    With this environment its every process shuts its own network before it does anything else.
     The CPU build of vLLM is a package of another name, for which the `vllm serve` of that package does not start.
     """
     options = dict(options or {})
     vllm_settings.check_options(options)
     vllm_settings.check_guard()
-    variables = vllm_settings.environment(batch_invariant=bool(options.pop("batch_invariant", False)))
+    variables = offline.for_children()
+    variables |= vllm_settings.environment(batch_invariant=bool(options.pop("batch_invariant", False)))
     if find_spec("vllm") is None:
         raise EngineError(vllm_settings.NOT_INSTALLED, vllm_settings.INSTALL)
     try:

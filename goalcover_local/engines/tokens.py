@@ -15,9 +15,13 @@ from ..errors import EngineError
 from .base import Grammar, Message, Prompt, Role
 from .guide import Ways, build_index
 from .prefix_tree import common_prefix
+from .template import bounded, refuse_swollen
 
 LONGEST_KEPT = 1000
 """Characters of a piece whose tokens are kept: the examples and frames that all prompts share, not long samples."""
+
+LONGEST_REASON = 200
+"""Characters that are told of why a template refuses: it writes the reason itself."""
 
 CUT = "\n[… {n} tokens left out …]\n"
 """The mark that stands where the middle of a text was left out."""
@@ -79,9 +83,11 @@ class PromptTokenizer:
         messages = tuple(Message(role, word) for role, word in zip(roles, said.values(), strict=True))
         try:
             text = self.text(Prompt(messages))
+        except EngineError:
+            raise
         except Exception as error:
             raise EngineError(
-                f"The model's chat template refuses an ordinary conversation: {error}.",
+                f"The model's chat template refuses an ordinary conversation: {str(error)[:LONGEST_REASON]}.",
                 "If it knows no system role, write `system_role = false` under [chat] in the card.",
             ) from error
         for role, word in said.items():
@@ -104,15 +110,20 @@ class PromptTokenizer:
             )
 
     def text(self, prompt: Prompt, *, answer_turn: bool = True) -> str:
-        """The whole prompt as the model reads it; without `answer_turn`, up to the end of the last message."""
+        """The whole prompt as the model reads it; without `answer_turn`, up to the end of the last message.
+
+        Raises EngineError if the template takes too long, too much memory, or makes too much of the messages.
+        """
         turns = [{"role": m.role, "content": self.harmless(m.content)} for m in prompt.messages]
         if not self._system_role and turns and turns[0]["role"] == "system":
             system = turns.pop(0)["content"]
             first = f"{system}\n\n{turns[0]['content']}" if turns else system
             turns[:1] = [{"role": "user", "content": first}]
-        text: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=answer_turn, strftime_now=_no_clock, **self._options
-        )
+        with bounded():
+            text: str = self.tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=answer_turn, strftime_now=_no_clock, **self._options
+            )
+        refuse_swollen(text, sum(len(turn["content"]) for turn in turns))
         if not answer_turn:
             return text
         return text + (self._opening if prompt.prefill or self._opening.strip() else "") + self.harmless(prompt.prefill)

@@ -72,15 +72,20 @@ def check_guard() -> None:
         )
 
 
+_TELLS_NO_PROMPT = ("CRITICAL", "ERROR", "WARNING", "INFO")
+"""Levels at which vLLM may log; DEBUG quotes what it is asked."""
+
+
 def environment(*, batch_invariant: bool) -> dict[str, str]:
     """The variables by which vLLM is told, before it is imported, to stay offline, on loopback, and quiet."""
+    wished = os.environ.get("VLLM_LOGGING_LEVEL", "")
     return {
         **offline.SWITCHES,
         offline.SHUT_IN_WORKERS: "1",
         "VLLM_PLUGINS": offline.GUARD_PLUGIN,
         "VLLM_BATCH_INVARIANT": "1" if batch_invariant else "0",
         "VLLM_REGEX_COMPILATION_TIMEOUT_S": "600",
-        "VLLM_LOGGING_LEVEL": os.environ.get("VLLM_LOGGING_LEVEL", "CRITICAL"),
+        "VLLM_LOGGING_LEVEL": wished if wished in _TELLS_NO_PROMPT else "CRITICAL",
         "VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", "nobind"),
         "PYTHONWARNINGS": "ignore::FutureWarning",
         "GLOO_SOCKET_IFNAME": "lo",

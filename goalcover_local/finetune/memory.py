@@ -15,7 +15,8 @@ from typing import Any, Literal, NamedTuple
 
 from ..cards import Card, weights_folder
 from ..errors import ModelError
-from ..weights import Absent, read_json_object, read_manifest
+from ..model_folder import Absent, read_json_object
+from ..weights import read_manifest
 
 Number = Literal["float32", "bfloat16", "float16"]
 """What weights are held as."""

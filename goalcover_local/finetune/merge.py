@@ -11,9 +11,9 @@ from typing import Any
 from ..cards import Precision
 from ..errors import ModelError, StoreError
 from ..files import digest_of_file
+from ..model_folder import model_files, read_json_object
 from ..offline import switch_offline
 from ..outputs import failures_told, placed
-from ..weights import model_files, read_json_object
 
 ADAPTER = frozenset({"adapter_config.json", "adapter_model.safetensors"})
 

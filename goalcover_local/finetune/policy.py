@@ -13,7 +13,7 @@ from ..engines.base import Engine, Message, Prompt
 from ..engines.tokens import PromptTokenizer
 from ..errors import EngineError, ModelError
 from ..terms import digest_of
-from ..weights import verify
+from ..weights import refuse_swapped, verify
 
 Tuning = Literal["lora", "full"]
 
@@ -147,16 +147,23 @@ def end_tokens(model: Any, tokenizer: Any) -> list[int]:
 
 
 def load_policy(
-    card: Card, *, trained: Path | None = None, digest: str = "", device: str = "cpu", precision: str = ""
+    card: Card,
+    *,
+    trained: Path | None = None,
+    digest: str = "",
+    device: str = "cpu",
+    precision: str = "",
+    full: bool = False,
 ) -> Policy:
     """The policy of a card, from its verified weights; with `trained`, a folder that a training wrote, of that digest.
 
-    Raises ModelError for weights that are absent or altered, EngineError if the model cannot be loaded.
+    With `full` every byte of the weights is read again. Raises ModelError for weights that are absent or altered, were
+    it while they were loaded, EngineError if the model cannot be loaded.
     """
     from ..engines.causal import causal_model, failures_told
     from ..engines.transformers_engine import check_device, resolve_precision
 
-    weights = verify(card)
+    weights = verify(card, full)
     check_device(device)
     if trained is not None and not any(trained.glob("*.safetensors")):
         raise ModelError(f"{trained} holds no policy.", "Let `goalcover train` end, or name another policy.")
@@ -175,6 +182,7 @@ def load_policy(
             from peft import PeftModel
 
             model = PeftModel.from_pretrained(model, str(trained), local_files_only=True)
+    refuse_swapped(weights)
     model.eval()
     return Policy(model, prompts, card=card, weights=weights.digest, adapter=digest)
 

@@ -12,7 +12,6 @@ reference case names its dimension, or repeats what the dimension asks.
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from string import Template
 from typing import Any
 
 from ..answers import SCORE
+from ..bounded import toml_of
 from ..cards import validated
 from ..errors import ModelError, QuestionError
 from ..questions import Question, load_question, one_line, placed_lines, read_text
@@ -226,8 +226,8 @@ def _folder(name: str) -> Path:
 def _stated(path: Path) -> _File:
     """What `reward.toml` states. Raises QuestionError, naming the key, if it is not what a reward needs."""
     try:
-        return validated(_File, tomllib.loads(read_text(path, _HOLDS[FILE])), path)
-    except tomllib.TOMLDecodeError as error:
+        return validated(_File, toml_of(read_text(path, _HOLDS[FILE])), path)
+    except ValueError as error:
         raise QuestionError(f"{path} cannot be read as TOML: {error}.", "Correct it there.") from error
     except ModelError as error:
         raise QuestionError(

@@ -17,6 +17,7 @@ from .tables import Table, table_of, text_of
 _GOAL_KEYS = ("goal", "specification", "tau", "without", "exchanges", "subgoals", "checks", "reviews")
 _EXCHANGE_KEYS = ("question", "answer", "aspect", "suggestions", "statement")
 _SUBGOAL_KEYS = ("id", "name", "description", "evidence", "target_share")
+_MOST = 1000  # subgoals, each of which is compared with every other
 _LONGEST_ID = 40  # characters, of those made from a name
 _BULLET = re.compile(r"(?:[-*]|\d+[.)])(?:\s+|$)")
 
@@ -151,6 +152,8 @@ def _subgoals(top: Table, by_hand: bool = False) -> tuple[Subgoal, ...]:
     if not tables:
         needed = "a name" if by_hand else "id, name and description"
         raise GoalError(f"{top.where} has no subgoals.", f"Add at least one [[subgoals]] with {needed}.")
+    if len(tables) > _MOST:
+        raise GoalError(f"{top.where} has more than {_MOST} subgoals.", "Keep those that matter.")
     taken = {table.id("id") for table in tables if "id" in table}
     subgoals: list[Subgoal] = []
     for table in tables:
@@ -196,9 +199,13 @@ def _listed(text: str, where: str) -> tuple[Subgoal, ...]:
         words = line.strip()
         if not words or words.startswith("#"):
             continue
-        name, *rest = re.split(r"\s*:(?:\s+|$)", _BULLET.sub("", words, count=1), maxsplit=1)
+        bullet = _BULLET.match(words)
+        name, *rest = re.split(r":(?:\s+|$)", words[bullet.end() :] if bullet else words, maxsplit=1)
+        name = name.rstrip()
         if not name:
             raise GoalError(f"{where}, line {number} has no name.", "Write: name, or name: description.")
+        if len(subgoals) == _MOST:
+            raise GoalError(f"{where} has more than {_MOST} subgoals.", "Give a list of subgoals, one a line.")
         subgoal = Subgoal(slug(name, subgoals), name, "".join(rest))
         if subgoal.digest in lines:
             problem = f"{where}: lines {lines[subgoal.digest]} and {number} have the same text."

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 import re
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ..bounded import content_of, toml_of
 from ..errors import GoalError
 
 Word = TypeVar("Word", bound=str)
+_LONGEST = 4_000_000  # bytes of a file
 _ID = re.compile(r"[a-z][a-z0-9-]*")
 
 
@@ -146,9 +147,11 @@ class Table:
 
 
 def text_of(path: Path) -> str:
-    """The text of a file, its line ends as they are. Raises GoalError: not there, or not UTF-8."""
+    """The text of a file, its line ends as they are. Raises GoalError: not there, too large, or not UTF-8."""
     try:
-        content = path.read_bytes()
+        content = content_of(path, _LONGEST)
+    except ValueError:
+        raise GoalError(f"{path} is larger than {_LONGEST} bytes.", "Give a goal file; it holds no data.") from None
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror}."
         raise GoalError(problem, "Check the path and its permissions.") from None
@@ -164,8 +167,8 @@ def text_of(path: Path) -> str:
 def table_of(text: str, where: str) -> Table:
     """The table that a TOML text states, named by `where` in errors. Raises GoalError if it is no TOML."""
     try:
-        return Table(tomllib.loads(text), where)
-    except (ValueError, RecursionError) as error:
+        return Table(toml_of(text), where)
+    except ValueError as error:
         problem = str(error).replace("at end of document", f"at line {len(text.splitlines())}, its last")
         raise GoalError(f"{where} is not valid TOML: {problem}.", "Mend that line.") from None
 

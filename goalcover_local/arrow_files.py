@@ -1,0 +1,318 @@
+"""Parquet files and folders saved by `datasets`, read without trust in who wrote them.
+
+A few bytes of such a file can stand for very many: a value is written once and named by every row, and pages are
+compressed. So rows come in pieces whose cells are measured before they are made, values that are named are not copied,
+and what is declared to unpack to far more than is stored is refused. A folder's files must lie in the folder.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from .bounded import text_of
+from .errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LONGEST_ROW = 1 << 24
+"""Bytes of one row, and of the cells of one piece."""
+
+_ROWS = 64  # of a piece, at most
+_PASSES = 32  # pieces of a group of rows whose values are named: each piece names all values before it
+_NAMED = 1 << 29  # bytes that a piece may come to where its values are not named
+_UNPACKED = 1 << 26  # bytes that a group of rows may unpack to, however few are stored
+_RATIO = 200  # times the bytes stored that a group of rows may unpack to beyond
+_LONGEST_LIST = 1 << 20  # bytes of a folder's own files
+_STATE, _SPLITS = "state.json", "dataset_dict.json"
+
+
+class Opened(NamedTuple):
+    """A file's Arrow schema, and its rows in pieces: record batches, or None for one row that is too long.
+
+    Texts in a piece may be dictionaries where the schema says otherwise: see `as_schema`.
+    """
+
+    schema: Any
+    pieces: Iterator[Any]
+
+
+def open_parquet(file: Path) -> Opened:
+    """The rows of a Parquet file. Raises DataError, at once or on the way, if it is damaged or unpacks to too much."""
+    import pyarrow
+    from pyarrow import parquet
+
+    def pieces() -> Iterator[Any]:
+        try:
+            with parquet.ParquetFile(file, read_dictionary=named) as table:
+                for group in range(table.num_row_groups):  # each has dictionaries of its own
+                    n_rows = max(_ROWS, table.metadata.row_group(group).num_rows // _PASSES) if named else _ROWS
+                    for batch in table.iter_batches(batch_size=n_rows, row_groups=[group]):
+                        yield from _pieces(file, batch)
+        except pyarrow.ArrowException:
+            raise damaged from None
+
+    damaged = DataError(f"{file} is not a whole Parquet file.", "Copy it again, or name its format with --format.")
+    try:
+        with parquet.ParquetFile(file) as table, file.open("rb") as content:
+            schema, columns = table.schema_arrow, [table.schema.column(n) for n in range(len(table.schema.names))]
+            _refuse_unpacking(file, table.metadata, columns)
+            named = _named(content, table.metadata, columns)
+    except (pyarrow.ArrowException, IndexError):
+        raise damaged from None
+    return Opened(schema, pieces())
+
+
+def open_folder(folder: Path, split: str | None) -> Opened:
+    """The rows of a folder that `datasets` saved, or of one of its splits; the only one if none is named.
+
+    Raises DataError, at once or on the way, if the folder is damaged, has no such split or several, names files outside
+    it, or holds what cannot be bounded.
+    """
+    import pyarrow
+
+    damaged = DataError(
+        f"{folder} cannot be read as a folder saved by `datasets`.",
+        "Save it again with save_to_disk, or export it as JSONL.",
+    )
+
+    def pieces(files: Sequence[Path], schema: Any) -> Iterator[Any]:
+        try:
+            for file in files:
+                with pyarrow.memory_map(str(file)) as content, pyarrow.ipc.open_stream(content) as stream:
+                    if stream.schema != schema:
+                        raise damaged
+                    for batch in stream:
+                        batch.validate(full=True)
+                        for start in range(0, len(batch), _ROWS):
+                            yield from _pieces(folder, batch.slice(start, _ROWS))
+        except pyarrow.ArrowException:
+            raise damaged from None
+
+    try:
+        place = _split(folder, split)
+        listed = _stated(place / _STATE)["_data_files"]
+        files = [_part(folder, place, part["filename"], stat.S_ISREG) for part in listed]
+        for file in files:
+            _refuse_compressed(folder, file)
+        with pyarrow.memory_map(str(files[0])) as content, pyarrow.ipc.open_stream(content) as stream:
+            schema = stream.schema
+    except (pyarrow.ArrowException, ValueError, TypeError, LookupError, RecursionError, struct.error):
+        raise damaged from None
+    return Opened(schema, pieces(files, schema))
+
+
+def as_schema(piece: Any, schema: Any) -> Any:
+    """The piece as an Arrow table of that schema, its dictionaries as their values where the schema has these."""
+    import pyarrow
+
+    columns = []
+    for column, field in zip(piece.columns, schema, strict=True):
+        if column.type != field.type and field.type in (pyarrow.string_view(), pyarrow.binary_view()):
+            column = column.cast(column.type.value_type)  # there is no way from a dictionary to a view
+        columns.append(column if column.type == field.type else column.cast(field.type))
+    return pyarrow.Table.from_arrays(columns, schema=schema)
+
+
+# What a folder names
+
+
+def _split(folder: Path, split: str | None) -> Path:
+    """The folder that holds the rows. Raises DataError where none can be chosen, ValueError if it is damaged."""
+    if not (folder / _SPLITS).is_file():
+        if split is not None:
+            raise DataError(f"{folder} has no splits.", "Leave --split out.")
+        return folder
+    held = _stated(folder / _SPLITS)["splits"]
+    if not isinstance(held, list) or not held:
+        raise ValueError
+    places = {str(name): _part(folder, folder, name, stat.S_ISDIR) for name in held}
+    chosen = next(iter(places)) if split is None and len(places) == 1 else split
+    if chosen not in places:
+        problem = f"{folder} has no split {split!r}" if split else f"{folder} has several splits"
+        raise DataError(f"{problem}.", f"Name one with --split: {', '.join(places)}.")
+    return places[chosen]
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    """What a folder's own JSON file states. Raises DataError if it is a link, ValueError if it cannot be read."""
+    _part(path.parent, path.parent, path.name, stat.S_ISREG)
+    found = json.loads(text_of(path, _LONGEST_LIST))
+    if not isinstance(found, dict):
+        raise ValueError
+    return found
+
+
+def _part(folder: Path, place: Path, name: object, is_kind: Any) -> Path:
+    """What a folder names, in this place of it. Raises DataError unless it lies there itself, and is no link."""
+    if isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\0"} & set(name):
+        with suppress(OSError):
+            if is_kind((place / name).lstat().st_mode):
+                return place / name
+    kind = "file" if is_kind is stat.S_ISREG else "folder"
+    told = ascii(name[:60]) if isinstance(name, str) else f"a {type(name).__name__}"
+    raise DataError(f"{folder} names {told}, which is no {kind} in it.", "Take data only from whom you trust.")
+
+
+# What a file unpacks to
+
+
+def _refuse_unpacking(file: Path, metadata: Any, columns: Sequence[Any]) -> None:
+    """Raises DataError if a group of rows is declared to unpack to far more than is stored."""
+    for number in range(metadata.num_row_groups):
+        group = metadata.row_group(number)
+        stored = unpacked = 0
+        for column, declared in zip(columns, map(group.column, range(group.num_columns)), strict=True):
+            values = 8 * declared.num_values if column.max_repetition_level else 0
+            values += min(_ROWS, declared.num_values) * (column.length or 0)  # of values of one length
+            stored += declared.total_compressed_size
+            unpacked += max(declared.total_uncompressed_size, values)
+        if unpacked > max(_UNPACKED, _RATIO * stored):
+            raise _swollen(file, f"{stored} bytes that unpack to {unpacked}")
+
+
+def _named(content: BinaryIO, metadata: Any, columns: Sequence[Any]) -> list[str]:
+    """The columns of texts that are to be read as names of values: else a piece could come to too much."""
+    known: dict[str, int] = {}
+    for group in map(metadata.row_group, range(metadata.num_row_groups)):
+        for column, declared in zip(columns, map(group.column, range(group.num_columns)), strict=True):
+            if column.physical_type == "BYTE_ARRAY":
+                n_values = declared.num_values if column.max_repetition_level else min(_ROWS, declared.num_values)
+                most = n_values * _dictionary_size(content, declared)
+                known[column.path] = max(most, known.get(column.path, 0))
+    return [path for path, most in known.items() if most * len(known) > _NAMED]
+
+
+def _dictionary_size(content: BinaryIO, declared: Any) -> int:
+    """The bytes of a column's values that are written once, 0 if there are none: of its first page, by its header.
+
+    A header is a Thrift struct in the compact protocol, and begins with the numbers of kind, size and size stored
+    (format: parquet.thrift of Apache Parquet). Raises IndexError if it does not.
+    """
+    named = declared.dictionary_page_offset if declared.has_dictionary_page else 0
+    content.seek(named if 0 < (named or 0) < declared.data_page_offset else declared.data_page_offset)
+    header, at, found = content.read(40), 0, []
+    for _ in range(3):
+        if header[at] != 0x15:  # the next field, a number
+            raise IndexError
+        number = shift = 0
+        more = True
+        while more:
+            at += 1
+            number |= (header[at] & 0x7F) << shift
+            shift, more = shift + 7, header[at] > 0x7F
+        found.append(number >> 1)  # no negative one fits
+        at += 1
+    return max(found[1:]) if found[0] == 2 else 0
+
+
+def _refuse_compressed(folder: Path, file: Path) -> None:
+    """Raises DataError if an Arrow file is compressed: `datasets` writes none that is, and nothing bounds it."""
+    import pyarrow
+
+    with pyarrow.memory_map(str(file)) as content:
+        for message in pyarrow.ipc.MessageReader.open_stream(content):
+            held = message.metadata
+            table = _pointed(held, _field(held, _pointed(held, 0), 2))
+            if message.type == "dictionary":
+                table = _pointed(held, _field(held, table, 1))
+            if message.type in ("dictionary", "record batch") and _field(held, table, 3):
+                raise _swollen(folder, "compressed Arrow files")
+
+
+def _pointed(held: Any, at: int) -> int:
+    return at + int(struct.unpack_from("<I", held, at)[0])
+
+
+def _field(held: Any, table: int, number: int) -> int:
+    """Where a field of a FlatBuffers table stands, 0 if it has none (format: Message.fbs of Apache Arrow)."""
+    names = table - struct.unpack_from("<i", held, table)[0]
+    place = 4 + 2 * number
+    offset = struct.unpack_from("<H", held, names + place)[0] if place < struct.unpack_from("<H", held, names)[0] else 0
+    return table + int(offset) if offset else 0
+
+
+def _swollen(file: Path, what: str) -> DataError:
+    return DataError(f"{file} holds {what}.", "Export it as JSONL, which is read row by row.")
+
+
+# What a row holds
+
+
+def _pieces(file: Path, batch: Any) -> Iterator[Any]:
+    """The batch in pieces that hold no more than may be held; None for a row that alone holds more."""
+    sizes = sum((_sizes(file, column) for column in batch.columns), start=_zeros(len(batch)))
+    yield from _divided(batch, sizes)
+
+
+def _divided(batch: Any, sizes: np.ndarray) -> Iterator[Any]:
+    half = len(batch) // 2
+    if sizes.sum() <= LONGEST_ROW:
+        yield batch
+    elif half:
+        yield from _divided(batch.slice(0, half), sizes[:half])
+        yield from _divided(batch.slice(half), sizes[half:])
+    else:
+        yield None
+
+
+def _zeros(n: int) -> np.ndarray:
+    import numpy as np
+
+    return np.zeros(n, dtype=np.int64)
+
+
+def _sizes(file: Path, array: Any) -> np.ndarray:
+    """The bytes of each value of an Arrow array, and one for each value inside it: (n,).
+
+    Raises DataError for a type that cannot be measured.
+    """
+    import numpy as np
+    import pyarrow.compute
+    from pyarrow import types
+
+    kind = array.type
+    sizes = _zeros(len(array)) + 1
+    if isinstance(array, pyarrow.ExtensionArray):
+        return _sizes(file, array.storage)
+    if types.is_dictionary(kind):
+        values = _sizes(file, array.dictionary)
+        there = np.asarray(array.indices.is_valid())
+        sizes[there] += values[np.asarray(array.indices.drop_null())]
+    elif kind in (pyarrow.string_view(), pyarrow.binary_view()):
+        lengths = np.frombuffer(array.buffers()[1], np.int32)[4 * array.offset : 4 * (array.offset + len(array)) : 4]
+        sizes += np.where(np.asarray(array.is_valid()), lengths, 0)
+    elif types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
+        sizes += np.asarray(pyarrow.compute.binary_length(array).fill_null(0))
+    elif types.is_struct(kind):
+        sizes += sum((_sizes(file, array.field(n)) for n in range(kind.num_fields)), start=_zeros(len(array)))
+    elif types.is_fixed_size_list(kind):
+        inside = array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size)
+        sizes += _sizes(file, inside).reshape(len(array), kind.list_size).sum(axis=1)
+    elif types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
+        ends = np.asarray(array.offsets).astype(np.int64)
+        sizes += np.diff(_summed(file, array.values, ends[0], ends[-1])[ends - ends[0]])
+    elif types.is_list_view(kind) or types.is_large_list_view(kind):
+        starts, held = (np.asarray(each).astype(np.int64) for each in (array.offsets, array.sizes))
+        held = np.where(np.asarray(array.is_valid()), held, 0)
+        starts = np.where(held, starts, 0)
+        summed = _summed(file, array.values, 0, len(array.values))
+        sizes += summed[starts + held] - summed[starts]
+    elif types.is_null(kind) or types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
+        sizes += 0 if types.is_null(kind) else (kind.bit_width + 7) // 8
+    else:
+        raise DataError(f"{file} has a column of a type that is not read.", "Export it as JSONL.")
+    return sizes
+
+
+def _summed(file: Path, values: Any, first: int, last: int) -> np.ndarray:
+    """The bytes of the values before each one between these two, (last - first + 1,)."""
+    import numpy as np
+
+    return np.concatenate([_zeros(1), np.cumsum(_sizes(file, values.slice(first, last - first)))])
