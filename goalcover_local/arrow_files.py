@@ -97,8 +97,10 @@ def open_folder(folder: Path, split: str | None) -> Opened:
 
     try:
         place = _split(folder, split)
-        listed = _stated(place / _STATE)["_data_files"]
-        files = [_part(folder, place, part["filename"], stat.S_ISREG) for part in listed]
+        stated = _stated(place / _STATE)
+        if stated.get("_indices_data_files"):  # of `datasets` before 2: a choice and an order that are kept apart
+            raise damaged
+        files = [_part(folder, place, part["filename"], stat.S_ISREG) for part in stated["_data_files"]]
         for file in files:
             _refuse_compressed(folder, file)
         with pyarrow.memory_map(str(files[0])) as content, pyarrow.ipc.open_stream(content) as stream:

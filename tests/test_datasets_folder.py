@@ -135,6 +135,13 @@ def test_a_list_of_files_that_is_malformed_is_an_error(tmp_path: Path, good: Any
     assert "cannot be read as a folder saved by `datasets`" in complaint(place)
 
 
+def test_rows_whose_order_is_kept_apart_are_an_error(tmp_path: Path, good: Any) -> None:
+    place = folder(tmp_path / "old", good)
+    state = json.loads((place / "state.json").read_text()) | {"_indices_data_files": [{"filename": "indices.arrow"}]}
+    (place / "state.json").write_text(json.dumps(state))
+    assert "cannot be read as a folder saved by `datasets`" in complaint(place)
+
+
 def test_files_of_different_columns_are_an_error(tmp_path: Path, good: Any) -> None:
     place = folder(tmp_path / "data", good, FILE, "other.arrow")
     arrow(place / "other.arrow", good.select(["answer"]))
