@@ -29,6 +29,8 @@ _PASSES = 32  # pieces of a group of rows whose values are named: each piece nam
 _NAMED = 1 << 29  # bytes that a piece may come to where its values are not named
 _UNPACKED = 1 << 26  # bytes that a group of rows may unpack to, however few are stored
 _RATIO = 200  # times the bytes stored that a group of rows may unpack to beyond
+_FREE_ROWS = 1 << 20  # however few bytes are stored: rows that are alike take none
+_ROWS_PER_BYTE = 8  # a row of true or false is a bit
 _LONGEST_LIST = 1 << 20  # bytes of a folder's own files
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
 
@@ -51,9 +53,12 @@ def open_parquet(file: Path) -> Opened:
     def pieces() -> Iterator[Any]:
         try:
             with parquet.ParquetFile(file, read_dictionary=named) as table:
+                n_read = 0
                 for group in range(table.num_row_groups):  # each has dictionaries of its own
                     n_rows = max(_ROWS, table.metadata.row_group(group).num_rows // _PASSES) if named else _ROWS
                     for batch in table.iter_batches(batch_size=n_rows, row_groups=[group]):
+                        n_read += len(batch)
+                        _refuse_rows(file, n_read, n_bytes)
                         yield from _pieces(file, batch)
         except pyarrow.ArrowException:
             raise damaged from None
@@ -62,6 +67,8 @@ def open_parquet(file: Path) -> Opened:
     try:
         with parquet.ParquetFile(file) as table, file.open("rb") as content:
             schema, columns = table.schema_arrow, [table.schema.column(n) for n in range(len(table.schema.names))]
+            n_bytes = file.stat().st_size
+            _refuse_rows(file, _n_rows(table.metadata), n_bytes)
             _refuse_unpacking(file, table.metadata, columns)
             named = _named(content, table.metadata, columns)
     except (pyarrow.ArrowException, IndexError):
@@ -83,12 +90,16 @@ def open_folder(folder: Path, split: str | None) -> Opened:
     )
 
     def pieces(files: Sequence[Path], schema: Any) -> Iterator[Any]:
+        n_read = n_bytes = 0
         try:
             for file in files:
+                n_bytes += file.stat().st_size
                 with pyarrow.memory_map(str(file)) as content, pyarrow.ipc.open_stream(content) as stream:
                     if stream.schema != schema:
                         raise damaged
                     for batch in stream:
+                        n_read += len(batch)
+                        _refuse_rows(folder, n_read, n_bytes)
                         batch.validate(full=True)
                         for start in range(0, len(batch), _ROWS):
                             yield from _pieces(folder, batch.slice(start, _ROWS))
@@ -97,8 +108,12 @@ def open_folder(folder: Path, split: str | None) -> Opened:
 
     try:
         place = _split(folder, split)
-        listed = _stated(place / _STATE)["_data_files"]
-        files = [_part(folder, place, part["filename"], stat.S_ISREG) for part in listed]
+        stated = _stated(place / _STATE)
+        if stated.get("_indices_data_files"):  # of `datasets` before 2: a choice and an order that are kept apart
+            raise damaged
+        files = [_part(folder, place, part["filename"], stat.S_ISREG) for part in stated["_data_files"]]
+        if len(set(files)) < len(files):
+            raise damaged
         for file in files:
             _refuse_compressed(folder, file)
         with pyarrow.memory_map(str(files[0])) as content, pyarrow.ipc.open_stream(content) as stream:
@@ -161,6 +176,18 @@ def _part(folder: Path, place: Path, name: object, is_kind: Any) -> Path:
 
 
 # What a file unpacks to
+
+
+def _n_rows(metadata: Any) -> int:
+    """The rows that a Parquet file declares, in all or by its groups."""
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    return max(int(metadata.num_rows), sum(int(group.num_rows) for group in groups))
+
+
+def _refuse_rows(file: Path, n_rows: int, n_bytes: int) -> None:
+    """Raises DataError if there are far more rows than can differ in so few bytes."""
+    if n_rows > _ROWS_PER_BYTE * n_bytes + _FREE_ROWS:
+        raise _swollen(file, f"{n_bytes} bytes that stand for {n_rows} rows or more")
 
 
 def _refuse_unpacking(file: Path, metadata: Any, columns: Sequence[Any]) -> None:
@@ -247,8 +274,15 @@ def _swollen(file: Path, what: str) -> DataError:
 
 def _pieces(file: Path, batch: Any) -> Iterator[Any]:
     """The batch in pieces that hold no more than may be held; None for a row that alone holds more."""
-    sizes = sum((_sizes(file, column) for column in batch.columns), start=_zeros(len(batch)))
-    yield from _divided(batch, sizes)
+    half = len(batch) // 2
+    if sum(_n_values(file, column) for column in batch.columns) <= LONGEST_ROW:
+        sizes = sum((_sizes(file, column) for column in batch.columns), start=_zeros(len(batch)))
+        yield from _divided(batch, sizes)
+    elif half:
+        yield from _pieces(file, batch.slice(0, half))
+        yield from _pieces(file, batch.slice(half))
+    else:
+        yield None
 
 
 def _divided(batch: Any, sizes: np.ndarray) -> Iterator[Any]:
@@ -268,6 +302,60 @@ def _zeros(n: int) -> np.ndarray:
     return np.zeros(n, dtype=np.int64)
 
 
+def _n_values(file: Path, array: Any) -> int:
+    """How many values an Arrow array holds, with those inside them: what measuring it takes, whatever it is stored in.
+
+    Raises DataError for a dictionary of more values than could be measured, and than are stored.
+    """
+    import pyarrow
+    from pyarrow import types
+
+    kind, n = array.type, len(array)
+    if not n:
+        return 0
+    if isinstance(array, pyarrow.ExtensionArray):
+        return _n_values(file, array.storage)
+    if types.is_dictionary(kind):
+        n_named = _n_values(file, array.dictionary)
+        if n_named > LONGEST_ROW and n_named > array.dictionary.nbytes:
+            raise _swollen(file, f"a dictionary of {n_named} values in few bytes")
+    elif types.is_struct(kind):
+        n += sum(_n_values(file, array.field(number)) for number in range(kind.num_fields))
+    elif _holds_lists(kind):
+        first, last = _span(array)
+        n += _n_values(file, array.values.slice(first, last - first))
+    return n
+
+
+def _holds_lists(kind: Any) -> bool:
+    from pyarrow import types
+
+    several = (types.is_list, types.is_large_list, types.is_map, types.is_list_view, types.is_large_list_view)
+    return types.is_fixed_size_list(kind) or any(is_one(kind) for is_one in several)
+
+
+def _span(array: Any) -> tuple[int, int]:
+    """Between which of the values inside it an array of lists lies; it is not empty."""
+    from pyarrow import types
+
+    if types.is_fixed_size_list(array.type):
+        length = array.type.list_size
+        return array.offset * length, (array.offset + len(array)) * length
+    if types.is_list_view(array.type) or types.is_large_list_view(array.type):
+        starts, held = _views(array)
+        there = held > 0
+        return (int(starts[there].min()), int((starts + held)[there].max())) if there.any() else (0, 0)
+    return array.offsets[0].as_py(), array.offsets[-1].as_py()
+
+
+def _views(array: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Where each list of an array of views begins and how long it is, 0 for one that is null, (n,) each."""
+    import numpy as np
+
+    starts, held = (np.asarray(each).astype(np.int64) for each in (array.offsets, array.sizes))
+    return starts, np.where(np.asarray(array.is_valid()), held, 0)
+
+
 def _sizes(file: Path, array: Any) -> np.ndarray:
     """The bytes of each value of an Arrow array, and one for each value inside it: (n,).
 
@@ -278,7 +366,9 @@ def _sizes(file: Path, array: Any) -> np.ndarray:
     from pyarrow import types
 
     kind = array.type
-    sizes = _zeros(len(array)) + 1
+    sizes = np.ones(len(array), dtype=np.int64)
+    if not len(array):
+        return sizes
     if isinstance(array, pyarrow.ExtensionArray):
         return _sizes(file, array.storage)
     if types.is_dictionary(kind):
@@ -292,27 +382,22 @@ def _sizes(file: Path, array: Any) -> np.ndarray:
         sizes += np.asarray(pyarrow.compute.binary_length(array).fill_null(0))
     elif types.is_struct(kind):
         sizes += sum((_sizes(file, array.field(n)) for n in range(kind.num_fields)), start=_zeros(len(array)))
-    elif types.is_fixed_size_list(kind):
-        inside = array.values.slice(array.offset * kind.list_size, len(array) * kind.list_size)
-        sizes += _sizes(file, inside).reshape(len(array), kind.list_size).sum(axis=1)
-    elif types.is_list(kind) or types.is_large_list(kind) or types.is_map(kind):
-        ends = np.asarray(array.offsets).astype(np.int64)
-        sizes += np.diff(_summed(file, array.values, ends[0], ends[-1])[ends - ends[0]])
-    elif types.is_list_view(kind) or types.is_large_list_view(kind):
-        starts, held = (np.asarray(each).astype(np.int64) for each in (array.offsets, array.sizes))
-        held = np.where(np.asarray(array.is_valid()), held, 0)
-        starts = np.where(held, starts, 0)
-        summed = _summed(file, array.values, 0, len(array.values))
-        sizes += summed[starts + held] - summed[starts]
+    elif _holds_lists(kind):
+        first, last = _span(array)
+        inside = _sizes(file, array.values.slice(first, last - first))
+        if types.is_fixed_size_list(kind):
+            sizes += inside.reshape(len(array), kind.list_size).sum(axis=1)
+            return sizes
+        summed = _zeros(len(inside) + 1)
+        np.cumsum(inside, out=summed[1:])
+        if types.is_list_view(kind) or types.is_large_list_view(kind):
+            starts, held = _views(array)
+            starts = np.where(held, starts - first, 0)
+            sizes += summed[starts + held] - summed[starts]
+        else:
+            sizes += np.diff(summed[np.asarray(array.offsets).astype(np.int64) - first])
     elif types.is_null(kind) or types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
         sizes += 0 if types.is_null(kind) else (kind.bit_width + 7) // 8
     else:
         raise DataError(f"{file} has a column of a type that is not read.", "Export it as JSONL.")
     return sizes
-
-
-def _summed(file: Path, values: Any, first: int, last: int) -> np.ndarray:
-    """The bytes of the values before each one between these two, (last - first + 1,)."""
-    import numpy as np
-
-    return np.concatenate([_zeros(1), np.cumsum(_sizes(file, values.slice(first, last - first)))])

@@ -11,19 +11,21 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain as joined
 from pathlib import Path
 from typing import Any
 
 from . import chain
-from .folder import VERSION
+from .folder import VERSION, open_database
 from .records import NUMBERS
+from .run_failures import failures_told
 
 OPENED = "opened"
 """The kind of the event before a command's first change: what the run holds then, in the same words as a seal.
 
-"edited" are the kinds of content that are not as they were sealed, where any are.
+"edited" are the kinds of content that are not as they were sealed, where any are, and `INDEXES` where those are wrong.
 """
 
 SEALED = "sealed"
@@ -44,6 +46,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "counters": ("counters",),
 }
 """The kinds of content and their tables; the rows of the first are counted."""
+
+INDEXES = "indexes"
+"""What stands beside the kinds of content where the file's own structure, which is not digested, does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +85,26 @@ class Contents:
     counts: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a run told at one moment: see `events`, `problems` and `unlike_seal`."""
+
+    events: list[chain.Event]
+    problems: list[str]
+    edited: list[str] | None
+
+
+def examined(folder: Path) -> Examined:
+    """The chain and the contents of the run in a folder as they stood together, whoever writes to it meanwhile.
+
+    Raises StoreError as `folder.open_database`, and for a file that is damaged.
+    """
+    with ExitStack() as held, failures_told(folder):
+        database = open_database(folder, held, write=False, create=False)
+        database.execute("BEGIN")
+        return Examined(events(database), problems(database), unlike_seal(database))
+
+
 def add(database: sqlite3.Connection, kind: str, details: Mapping[str, Any], command: str | None = None) -> chain.Event:
     """The event as added to the run's chain, see `chain.next_event`. Raises StoreError for text."""
     last = next(iter(_events(database, "ORDER BY seq DESC LIMIT 1")), None)
@@ -103,7 +128,7 @@ def problems(database: sqlite3.Connection) -> list[str]:
 def begin(database: sqlite3.Connection, command: str) -> tuple[chain.Event, chain.Event]:
     """The first event and the last, which now says that a command begins to write, and what the run holds then."""
     found = contents(database)
-    edited = _unlike(_standing_seal(database), found)
+    edited = _unlike(_standing_seal(database), found) + _wrong_indexes(database)
     details = _sealing(found) | ({"edited": edited} if edited else {})
     last = add(database, OPENED, details, command)
     return _events(database, "ORDER BY seq LIMIT 1")[0], last
@@ -118,11 +143,15 @@ def seal(database: sqlite3.Connection, command: str, outcome: str) -> tuple[chai
 def unlike_seal(database: sqlite3.Connection) -> list[str] | None:
     """The kinds of content that are not as they were sealed; None if no seal of this format stands.
 
-    A command that was killed leaves no seal, and a reader meets none while another process writes. Events that
-    belong to no command (see `stretches`) neither lift a seal nor are one.
+    `INDEXES` is among them where the file's structure does not hold, sealed or not: what an index says wrongly is
+    found wrongly, and no digest of the rows shows it. A command that was killed leaves no seal, and a reader meets
+    none while another process writes. Events that belong to no command (see `stretches`) neither lift a seal nor are
+    one.
     """
     sealed = _standing_seal(database)
-    return _unlike(sealed, contents(database)) if sealed else None
+    edited = _unlike(sealed, contents(database)) if sealed else []
+    edited += _wrong_indexes(database)
+    return edited if sealed or edited else None
 
 
 def stretches(found: Iterable[chain.Event]) -> tuple[list[Stretch], list[chain.Event]]:
@@ -203,6 +232,13 @@ def _unlike(seal: chain.Event | None, found: Contents) -> list[str]:
     return [kind for kind in KINDS if not isinstance(sealed, dict) or sealed.get(kind) != found.digests[kind]]
 
 
+def _wrong_indexes(database: sqlite3.Connection) -> list[str]:
+    """`INDEXES` alone where SQLite finds an index, a page or a constraint that does not hold; else none."""
+    with _any_text(database):
+        found = database.execute("PRAGMA main.integrity_check(1)").fetchall()
+    return [] if found == [("ok",)] else [INDEXES]
+
+
 def _rows(database: sqlite3.Connection, table: str, columns: str = "*", only: str = "") -> Iterator[bytes]:
     """Each row as the ASCII text of a Python tuple, in the order of the table's key."""
     keys = database.execute("SELECT name FROM pragma_table_info(?) WHERE pk > 0 ORDER BY pk", (table,)).fetchall()
@@ -218,9 +254,9 @@ def _judgements(database: sqlite3.Connection) -> Iterator[bytes]:
     key = "judge, subgoal, sample"
     cursor = database.execute(f"SELECT {key}, {NUMBERS} FROM judgements ORDER BY {key}")
     while page := cursor.fetchmany(10_000):
-        try:
+        if set(map(type, joined.from_iterable(page))) <= {int, float, type(None)}:
             yield np.array(page, dtype="<f8").tobytes()
-        except (ValueError, TypeError):  # somebody put in what is no number
+        else:  # somebody put in what is no number, and may look like one
             yield ascii(page).encode()
     yield from _rows(database, "judgements", f"{key}, failure", "WHERE failure IS NOT NULL")
 

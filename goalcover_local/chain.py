@@ -17,6 +17,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -164,8 +165,12 @@ def digest_of_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
+@cache
 def author() -> tuple[str, str]:
-    """Who writes the events of this process, and on which host: as the system says, not variables that anyone sets."""
+    """Who writes the events of this process, and on which host: as the system says, not variables that anyone sets.
+
+    Asked once: a host may be given another name while a command is at work, whose events belong together.
+    """
     try:
         who = _plain(pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:

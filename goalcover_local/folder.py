@@ -145,13 +145,14 @@ def open_database(folder: Path, held: ExitStack, *, write: bool, create: bool) -
     """A connection to the run's file; `held` closes it and, after it, lets go of the lock.
 
     Raises StoreError if the run is absent, locked, damaged, of a newer version, another program's, or on a disk
-    that is full or not writable; or if its file holds more than our tables, such as a trigger.
+    that is full or not writable; or if its file is a link, or holds more than our tables, such as a trigger.
     """
     with failures_told(folder), system_failures_told(folder):
         return _open(folder, held, write, create)
 
 
 def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.Connection:
+    _refuse_links(folder)
     may_create = write and create
     mend = "Make one with `goalcover assess` or `goalcover train`, or name the folder of one."
     absent = StoreError(f"There is no run in {folder}.", mend)
@@ -180,6 +181,13 @@ def _open(folder: Path, held: ExitStack, write: bool, create: bool) -> sqlite3.C
         if on_reading is not None:
             on_reading(folder, _first_hash(database))
     return database
+
+
+def _refuse_links(folder: Path) -> None:
+    """Nothing. Raises StoreError for a file of the run that is a link: what it leads to is another place's."""
+    for name in (DATABASE, LOCK, *(f"{DATABASE}-{part}" for part in ("wal", "shm", "journal"))):
+        if (folder / name).is_symlink():
+            raise StoreError(f"{folder / name} is a link.", "Name the folder in which the run's files lie themselves.")
 
 
 def _first_hash(database: sqlite3.Connection) -> str:

@@ -12,19 +12,20 @@ import math
 import re
 import shlex
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from .arrow_files import LONGEST_ROW, open_folder, open_parquet
+from .arrow_files import LONGEST_ROW, Opened, open_folder, open_parquet
 from .errors import DataError
 from .files import digest_of_file
 from .terms import Refusal, canonical_json, digest_of
 
 NOT_UTF8 = "not valid UTF-8"
 _TOO_LONG = f"longer than {LONGEST_ROW} bytes"  # or characters, of one row of a JSON or CSV file
+_NO_VALUE = "holds a value that cannot be read"
 
 
 class Row(NamedTuple):
@@ -84,7 +85,7 @@ def rows_of(file: Path, kind: str, split: str | None) -> Iterator[Row | Refusal]
         raise DataError(f"{file} has no splits.", "Leave --split out: only a folder saved by `datasets` has.")
     empty = True
     with explained(file):
-        for row in _columnar(file, open_folder(file, split).pieces) if kind == "datasets" else _READERS[kind](file):
+        for row in _columnar(file, open_folder(file, split)) if kind == "datasets" else _READERS[kind](file):
             empty = False
             yield row
     if empty:
@@ -303,21 +304,28 @@ def _header(file: Path, records: Iterator[list[str]]) -> list[str]:
         raise DataError(f"{file} has malformed quotes in its header.", "Mend its first line.") from None
     except UnicodeEncodeError:
         raise DataError(f"{file} is not UTF-8, probably Latin-1.", conversion(file, "LATIN1")) from None
-    for place, name in enumerate(header):
-        if name in header[:place]:
-            problem = f"{file}: columns {header.index(name) + 1} and {place + 1} have the same name."
-            raise DataError(problem, "Give each column of the header its own name.")
+    _refuse_same(file, header)
     return header
 
 
+def _refuse_same(file: Path, names: Sequence[str]) -> None:
+    """Raises DataError if two columns have the same name."""
+    first: dict[str, int] = {}
+    for place, name in enumerate(names, 1):
+        if first.setdefault(name, place) != place:
+            problem = f"{file}: columns {first[name]} and {place} have the same name."
+            raise DataError(problem, "Give each column its own name.")
+
+
 def _parquet(file: Path) -> Iterator[Row | Refusal]:
-    return _columnar(file, open_parquet(file).pieces)
+    return _columnar(file, open_parquet(file))
 
 
-def _columnar(file: Path, pieces: Iterable[Any]) -> Iterator[Row | Refusal]:
+def _columnar(file: Path, opened: Opened) -> Iterator[Row | Refusal]:
     """The rows of Arrow batches, numbered from 1; None stands for one that is too long."""
+    _refuse_same(file, opened.schema.names)
     line = 0
-    for piece in pieces:
+    for piece in opened.pieces:
         for values in [_TOO_LONG] if piece is None else _cells(piece):
             line += 1
             if isinstance(values, str):
@@ -327,12 +335,15 @@ def _columnar(file: Path, pieces: Iterable[Any]) -> Iterator[Row | Refusal]:
 
 
 def _cells(batch: Any) -> list[dict[str, Any] | str]:
-    """The rows of an Arrow batch; in place of each that is not UTF-8, found by halving, that it is not."""
+    """The rows of an Arrow batch; in place of each that cannot be read, found by halving, why."""
+    import pyarrow
+
     try:
         return list(batch.to_pylist())
-    except UnicodeDecodeError:
+    except (ValueError, ArithmeticError, LookupError, TypeError, NotImplementedError, pyarrow.ArrowException) as error:
         half = batch.num_rows // 2
-        return [*_cells(batch.slice(0, half)), *_cells(batch.slice(half))] if half else [NOT_UTF8]
+        why = NOT_UTF8 if isinstance(error, UnicodeDecodeError) else _NO_VALUE
+        return [*_cells(batch.slice(0, half)), *_cells(batch.slice(half))] if half else [why]
 
 
 def _plain(value: Any) -> Any:

@@ -23,6 +23,7 @@ from .audit import add
 from .beside import Files, files
 from .decisions import REASON_PURGED
 from .errors import StoreError
+from .folder import DATABASE
 from .records import PURGED, as_bytes, as_json, as_record, as_text, from_record, insert_sample
 from .scales import reference_samples
 from .store import Run
@@ -247,7 +248,8 @@ def _remove_file(folder: Path, path: Path) -> None:
 def _shrink(run: Run) -> None:
     """Nothing; the run's file is written anew without what was removed, and its log is empty.
 
-    SQLite does so in memory (`temp_store`), not in a file elsewhere.
+    SQLite does so in memory (`temp_store`), not in a file elsewhere. A rollback journal that another program left goes
+    too: it may hold pages of before.
     """
     run._read("VACUUM")
     busy = run._read("PRAGMA wal_checkpoint(TRUNCATE)")[0][0]
@@ -256,3 +258,6 @@ def _shrink(run: Run) -> None:
             f"Another program reads the run {run.folder}, so that removed text is still in its log.",
             "End that program, then run the same command again.",
         )
+    journal = run.folder / f"{DATABASE}-journal"
+    if run._one("PRAGMA journal_mode") == "wal" and journal.is_file() and not journal.is_symlink():
+        _remove_file(run.folder, journal)

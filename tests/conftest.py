@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,18 @@ if TYPE_CHECKING:
     from goalcover_local.engines.transformers_engine import TransformersEngine
 
 offline.switch_offline()
+_BEGAN = {name: os.environ.get(name) for name in (offline.SHUT_IN_WORKERS, *offline.for_children())}
+
+
+@pytest.fixture(autouse=True)
+def _no_engine_shuts_the_tests() -> None:
+    """A vLLM within this process shuts it for good, as it must; tests that follow try the guard, or serve."""
+    offline._guard["shut"] = False
+    for name, value in _BEGAN.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 @pytest.fixture(scope="session", autouse=True)

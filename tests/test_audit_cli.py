@@ -240,6 +240,58 @@ def verified(goalcover: Goalcover, *arguments: object, code: int = 0) -> str:
     return goalcover("audit", "verify", *(arguments or ("run",)), code=code).out
 
 
+def exchange_in_an_index(folder: Path) -> None:
+    """Somebody changes two bytes of the file, so that the digests of subgoals 2 and 3 find each other's row."""
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        [(size,)] = database.execute("PRAGMA page_size")
+        query = "SELECT rootpage FROM sqlite_master WHERE name = 'sqlite_autoindex_subgoals_1'"
+        [(page,)] = database.execute(query)
+        digests = dict(database.execute("SELECT key, digest FROM subgoals"))
+    database.close()
+    held = bytearray((folder / DATABASE).read_bytes())
+    two, three = (held.index(digests[key].encode(), (page - 1) * size, page * size) + 64 for key in (2, 3))
+    assert (held[two], held[three]) == (2, 3)
+    held[two], held[three] = 3, 2
+    (folder / DATABASE).write_bytes(held)
+
+
+def test_an_index_that_was_edited_is_wrong_and_stays_so_when_commands_go_on(goalcover: Goalcover, run: Path) -> None:
+    with Run.open(run, write=True) as opened:
+        opened.put_subgoals([replace(SUBGOALS[0], id=name, description=name) for name in ("more", "most")])
+    goalcover(*DECIDE)
+    exchange_in_an_index(run)
+    with Run.open(run, write=False) as opened:
+        assert opened.edited() == [audit.INDEXES]
+    seq = len(events())
+    assert f"WRONG: Since event {seq} sealed them, somebody edited: indexes." in verified(goalcover, code=1)
+    goalcover(*DECIDE)
+    wrong = f"WRONG: When event {seq + 1} was written, indexes were not as sealed before it."
+    assert wrong in verified(goalcover, code=1)
+
+
+def test_an_index_that_was_edited_is_wrong_without_a_seal_too(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
+    judged_run(tmp_path / "library", tmp_path / "data.jsonl", {"yes": (0.2, 0.9)})
+    with Run.open(tmp_path / "library", write=True) as opened:
+        opened.put_subgoals([replace(SUBGOALS[0], id=name, description=name) for name in ("more", "most")])
+    assert "WRONG" not in verified(goalcover, "library", code=3)
+    exchange_in_an_index(tmp_path / "library")
+    assert "WRONG: The file was edited or is damaged: indexes." in verified(goalcover, "library", code=1)
+
+
+@pytest.mark.parametrize("kind", ["BLOB", "TEXT"])
+@pytest.mark.parametrize("column", ["sample", "p0"])
+def test_a_number_that_became_bytes_or_text_is_an_edit(goalcover: Goalcover, run: Path, column: str, kind: str) -> None:
+    only = "failure IS NULL"
+    as_text = f"CAST({column} AS {kind})" if kind == "BLOB" else f"CAST({column} AS TEXT) || ' '"
+    change(
+        run,
+        "PRAGMA ignore_check_constraints = ON",
+        f"UPDATE judgements SET {column} = CAST({as_text} AS BLOB) WHERE {only}",
+    )
+    assert "somebody edited: judgements" in verified(goalcover, code=1)
+
+
 # The chain
 
 
@@ -326,6 +378,74 @@ def test_the_ledger_is_verified_without_a_run_and_its_own_head_too(goalcover: Go
 @pytest.mark.parametrize("arguments", [("run", "run", "--head", "0" * 64), ("run", "--head", "0" * 11)])
 def test_a_head_is_a_hash_of_one_run(goalcover: Goalcover, run: Path, arguments: tuple[str, ...]) -> None:
     goalcover("audit", "verify", *arguments, code=2)
+
+
+def test_a_run_that_is_known_elsewhere_in_the_place_of_another_is_found(
+    goalcover: Goalcover, run: Path, tmp_path: Path
+) -> None:
+    judged_run(tmp_path / "other", tmp_path / "data.jsonl", {"yes": (0.9, 0.9)})
+    goalcover("decide", "other", *DECIDE[2:])
+    shutil.rmtree(tmp_path / "other")
+    shutil.copytree(run, tmp_path / "other")
+    said = verified(goalcover, "other", code=1)
+    assert (
+        "WRONG: The ledger knows another run in this folder, and this one elsewhere: it was put in its place." in said
+    )
+    assert "WRONG" not in verified(goalcover)
+
+
+def test_a_run_that_comes_back_after_another_lay_there_has_a_note(
+    goalcover: Goalcover, run: Path, tmp_path: Path
+) -> None:
+    run.rename(tmp_path / "kept")
+    judged_run(run, tmp_path / "data.jsonl", {"yes": (0.9, 0.9)})
+    goalcover(*DECIDE)
+    shutil.rmtree(run)
+    (tmp_path / "kept").rename(run)
+    said = verified(goalcover)
+    assert "since this run was last written to here, it knows another run in this folder" in said
+
+
+def test_a_copy_of_an_earlier_state_is_no_alarm_and_not_taken_for_the_newest(
+    goalcover: Goalcover, run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    goalcover(*DECIDE)
+    head = events()[-1].hash
+    said = verified(goalcover, "copy", code=3)
+    told = "UNSEALED: This is an earlier state of the run at another place, which the ledger knows with 7 events"
+    assert f"{told}, head {head}." in said
+    assert told in said and "WRONG" not in said and "knows 1 head of this run, all in its chain" in said
+    killed(tmp_path / "copy")
+    said = verified(goalcover, "copy", code=3)
+    assert told in said and "WRONG" not in said, "it may go on"
+    goalcover("decide", "copy", *DECIDE[2:])
+    assert "WRONG" not in verified(goalcover, "copy", "run")
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_copy_that_was_cut_where_the_ledger_knows_no_head_is_wrong(
+    goalcover: Goalcover, run: Path, tmp_path: Path, n: int
+) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    goalcover(*DECIDE)
+    seqs = f"UPDATE sqlite_sequence SET seq = {n} WHERE name = 'events'"
+    change(tmp_path / "copy", f"DELETE FROM events WHERE seq > {n}", seqs)
+    said = verified(goalcover, "copy", code=3 if n == 2 else 1)
+    assert n != 2 or "UNSEALED: goalcover decide began at event 2" in said, "the ledger saw it begin"
+    assert ("cut off, rolled back or rewritten" in said) == (n != 2)
+
+
+@pytest.mark.parametrize("name", [DATABASE, "run.lock"])
+def test_a_file_of_the_run_that_is_a_link_is_refused(
+    goalcover: Goalcover, run: Path, tmp_path: Path, name: str
+) -> None:
+    (run / name).rename(tmp_path / name)
+    (run / name).symlink_to(tmp_path / name)
+    whole = (tmp_path / name).read_bytes()
+    assert f"WRONG: {Path('run') / name} is a link." in verified(goalcover, code=1)
+    assert f"{Path('run') / name} is a link." in goalcover.refused(*DECIDE)
+    assert (tmp_path / name).read_bytes() == whole
 
 
 # Kills
@@ -450,6 +570,61 @@ def test_a_command_that_begins_or_seals_while_it_is_verified_is_no_alarm(
 
     monkeypatch.setattr(ledger, "read", read)
     assert "WRONG" not in verified(goalcover, code=0 if seals else 3) and read_once
+
+
+def test_a_run_that_is_killed_before_its_tables_are_made_is_no_alarm(
+    goalcover: Goalcover, run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / DATABASE).touch()
+    said = verified(goalcover, "new", code=3)
+    assert "UNSEALED: The file is empty: a command was killed before its first change." in said and "WRONG" not in said
+    assert "is not in the chain" in verified(goalcover, "new", "--head", "0" * 64, code=1)
+
+
+def test_a_run_whose_file_was_emptied_is_wrong(goalcover: Goalcover, run: Path) -> None:
+    head = events()[-1].hash
+    for path in run.glob(f"{DATABASE}*"):
+        path.write_bytes(b"")
+    said = verified(goalcover, code=1)
+    assert f"WRONG: The ledger knows a run here, with head {head}, of 20" in said and "; its file is empty." in said
+
+
+def test_events_and_contents_are_read_as_they_stood_at_one_moment(
+    goalcover: Goalcover, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed(run)
+    whole = audit.events
+    added = []
+
+    def writes_meanwhile(database: sqlite3.Connection) -> list[chain.Event]:
+        found = whole(database)
+        with sqlite3.connect(run / DATABASE) as other:
+            added.append(audit.add(other, "step", {}, "goalcover assess"))
+        other.close()
+        return found
+
+    monkeypatch.setattr(audit, "events", writes_meanwhile)
+    said = verified(goalcover, code=3)
+    assert "WRONG" not in said and "Chain: 5 events, whole" in said and len(added) > 1
+
+
+def test_a_run_to_which_commands_never_stop_writing_is_said_to_be_at_work(
+    goalcover: Goalcover, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = ledger.read
+
+    def read() -> ledger.Reading:
+        reading = whole()
+        with sqlite3.connect(run / DATABASE) as database:
+            trail._opening(run, *audit.begin(database, "goalcover assess"))
+            trail._sealed(run, *audit.seal(database, "goalcover assess", "ended"))
+        database.close()
+        return reading
+
+    monkeypatch.setattr(ledger, "read", read)
+    said = verified(goalcover, code=3)
+    assert "UNSEALED: Commands are at work here" in said and "WRONG" not in said
 
 
 # Forgery

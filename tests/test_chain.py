@@ -116,3 +116,15 @@ def test_a_text_stands_in_an_event_by_its_digest_alone() -> None:
     with pytest.raises(StoreError) as refused:
         chain.next_event(None, "step", {"note": "secret " * 40})
     assert "secret" not in str(refused.value)
+
+
+def test_a_host_that_is_given_another_name_meanwhile_stays_the_same_author(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = chain.author()
+    monkeypatch.setattr("platform.node", lambda: "given-by-the-network")
+    assert chain.author() == before and chained(1)[0].host == before[1]
+    chain.author.cache_clear()
+    try:
+        assert chain.author()[1] == "given-by-the-network"
+    finally:
+        monkeypatch.undo()
+        chain.author.cache_clear()

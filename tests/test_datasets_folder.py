@@ -15,7 +15,7 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from goalcover_local import columnar
+from goalcover_local import arrow_files, columnar
 from goalcover_local.arrow_files import LONGEST_ROW, as_schema, open_folder, open_parquet
 from goalcover_local.errors import DataError
 from goalcover_local.readers import read, recognise
@@ -135,6 +135,13 @@ def test_a_list_of_files_that_is_malformed_is_an_error(tmp_path: Path, good: Any
     assert "cannot be read as a folder saved by `datasets`" in complaint(place)
 
 
+def test_rows_whose_order_is_kept_apart_are_an_error(tmp_path: Path, good: Any) -> None:
+    place = folder(tmp_path / "old", good)
+    state = json.loads((place / "state.json").read_text()) | {"_indices_data_files": [{"filename": "indices.arrow"}]}
+    (place / "state.json").write_text(json.dumps(state))
+    assert "cannot be read as a folder saved by `datasets`" in complaint(place)
+
+
 def test_files_of_different_columns_are_an_error(tmp_path: Path, good: Any) -> None:
     place = folder(tmp_path / "data", good, FILE, "other.arrow")
     arrow(place / "other.arrow", good.select(["answer"]))
@@ -213,6 +220,109 @@ def test_a_row_that_is_too_long_is_refused_alone(tmp_path: Path, saves: Callable
     assert [row.line for row in got] == [1, 2, 3]
     if not fits:
         assert got[1] == Refusal(file.name, 2, f"longer than {LONGEST_ROW} bytes")
+
+
+def nothing(kind: str, n: int) -> Any:
+    """A row of n values of nothing, which take no bytes."""
+    inside = pyarrow.nulls(n)
+    if kind == "list":
+        return pyarrow.ListArray.from_arrays(pyarrow.array([0, n], pyarrow.int32()), inside)
+    if kind == "list view":
+        return pyarrow.ListViewArray.from_arrays([0], [n], inside)
+    if kind == "fixed":
+        return pyarrow.FixedSizeListArray.from_arrays(inside, n)
+    if kind == "nested":
+        for _ in range(40):
+            inside = pyarrow.FixedSizeListArray.from_arrays(inside, 1)
+        return pyarrow.ListArray.from_arrays([0, n], inside)
+    return pyarrow.StructArray.from_arrays([nothing("list", n)], names=["a"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "n"),
+    [*((kind, 2_000_000_000) for kind in ("list", "list view", "fixed", "struct")), ("nested", LONGEST_ROW // 40)],
+)
+def test_a_row_of_very_many_values_that_take_no_bytes_is_not_measured(
+    tmp_path: Path, kind: str, n: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def measured(file: Path, array: Any) -> Any:
+        asked.append(len(array))
+        raise AssertionError("it is measured, which takes memory for each value")
+
+    monkeypatch.setattr(arrow_files, "_sizes", measured)
+    row = nothing(kind, n)
+    place = folder(tmp_path / "data", pyarrow.table({"question": ["a"], "answer": ["b"], "more": row}))
+    assert (place / FILE).stat().st_size < 30_000
+    assert list(open_folder(place, None).pieces) == [None]
+    assert f"line 1: longer than {LONGEST_ROW} bytes" in complaint(place) and not asked
+
+
+def test_a_row_of_very_many_values_costs_no_other_row(tmp_path: Path) -> None:
+    n = LONGEST_ROW + 1
+    lists = pyarrow.ListArray.from_arrays(pyarrow.array([0, 2, n + 2, n + 3], pyarrow.int32()), pyarrow.nulls(n + 3))
+    texts = ["a", "b", "c"]
+    place = folder(tmp_path / "data", pyarrow.table({"question": texts, "answer": texts, "more": lists}))
+    assert [type(row) for row in found(place)] == [Sample, Refusal, Sample]
+
+
+def test_lists_that_view_far_parts_are_measured_by_themselves() -> None:
+    kind = pyarrow.list_view(pyarrow.null())
+    views = pyarrow.ListViewArray.from_arrays([0, 2_000_000_000, 7], [2, 3, 0], pyarrow.nulls(2_000_000_003), type=kind)
+    pieces = list(arrow_files._pieces(Path("data"), pyarrow.record_batch([views], names=["more"])))
+    assert [piece.to_pylist() for piece in pieces] == [[{"more": [None] * 2}], [{"more": [None] * 3}, {"more": []}]]
+
+
+def test_a_dictionary_of_very_many_values_that_take_no_bytes_is_refused(tmp_path: Path) -> None:
+    much = pyarrow.ListArray.from_arrays(
+        pyarrow.array([0, 2_000_000_000], pyarrow.int32()), pyarrow.nulls(2_000_000_000)
+    )
+    column = pyarrow.DictionaryArray.from_arrays(pyarrow.array([0, 0], pyarrow.int8()), much)
+    place = folder(tmp_path / "data", pyarrow.table({"question": ["a"] * 2, "answer": ["a"] * 2, "more": column}))
+    assert "holds a dictionary of 2000000001 values in few bytes" in complaint(place)
+
+
+@pytest.mark.parametrize("n_batches", [1, 40])
+def test_very_many_rows_that_take_no_bytes_are_refused(tmp_path: Path, n_batches: int) -> None:
+    n_rows = 80_000_000
+    table = pyarrow.table({"question": pyarrow.chunked_array([pyarrow.nulls(n_rows // n_batches)] * n_batches)})
+    place = folder(tmp_path / "data", table)
+    n_bytes = (place / FILE).stat().st_size
+    assert n_bytes < 10_000
+    with pytest.raises(DataError, match=f"holds {n_bytes} bytes that stand for .* rows or more"):
+        for piece in open_folder(place, None).pieces:
+            assert len(piece) < 0, "the first rows are more than there may be"
+
+
+def test_very_many_rows_of_a_parquet_file_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "data.parquet"
+    n_rows = 5_000_000
+    parquet.write_table(pyarrow.table({"question": pyarrow.nulls(n_rows)}), file)
+    n_bytes = file.stat().st_size
+    assert n_bytes < 10_000
+    with pytest.raises(DataError, match=f"holds {n_bytes} bytes that stand for {n_rows} rows or more"):
+        open_parquet(file)
+    monkeypatch.setattr(arrow_files, "_n_rows", lambda _: 1)  # a file may declare what it likes
+    monkeypatch.setattr(arrow_files, "_FREE_ROWS", 1000)
+    n_read = 0
+    with pytest.raises(DataError, match="rows or more"):
+        for piece in open_parquet(file).pieces:
+            n_read += len(piece)
+    assert 0 < n_read <= 8 * n_bytes + 1000
+
+
+def test_rows_that_are_all_alike_are_read(tmp_path: Path) -> None:
+    n_rows = 300_000
+    table = pyarrow.table({"question": ["a"] * n_rows, "answer": ["b"] * n_rows})
+    file = tmp_path / "data.parquet"
+    parquet.write_table(table, file, compression="zstd")
+    assert 100 * file.stat().st_size < n_rows
+    assert sum(map(len, open_parquet(file).pieces)) == n_rows
+
+
+def test_a_file_that_is_named_twice_is_an_error(tmp_path: Path, good: Any) -> None:
+    assert "cannot be read as a folder saved by `datasets`" in complaint(folder(tmp_path / "data", good, FILE, FILE))
 
 
 def test_a_page_that_unpacks_to_very_much_is_refused(tmp_path: Path) -> None:

@@ -229,6 +229,64 @@ def test_where_folders_and_programs_are_sought_leads_nowhere_else(
         assert "PATH names a folder that is not absolute" in install("--verify-only", code=1, PATH=path).stderr
 
 
+MISLEADING = (
+    "LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT GCONV_PATH LOCPATH OPENSSL_CONF OPENSSL_MODULES OPENSSL_ENGINES BASH_ENV ENV"
+)
+
+
+def stand_in(folder: Path, program: str, text: str) -> str:
+    """The PATH by which a program of that name is the script `text` with the rest of the line, then the true one."""
+    folder.mkdir(exist_ok=True)
+    path = folder / program
+    path.write_text(f'#!/bin/sh\n{text}\nexec {shutil.which(program)} "$@"\n', encoding="utf-8")
+    path.chmod(0o755)
+    return f"{folder}:/usr/bin:/bin"
+
+
+def test_no_program_is_told_where_to_seek_libraries_and_settings(install: Install, tmp_path: Path) -> None:
+    programs = ("find", "awk", "grep", "sha256sum", "wc")
+    for program in programs:
+        path = stand_in(tmp_path / "watched", program, f"env >>'{tmp_path}/seen.{program}'")
+    install("--verify-only", PATH=path, **dict.fromkeys(MISLEADING.split(), f"{tmp_path}/nowhere:"))
+    for program in programs:
+        seen = dict(line.partition("=")[::2] for line in (tmp_path / f"seen.{program}").read_text("utf-8").splitlines())
+        assert seen["LC_ALL"] == "C" and not set(MISLEADING.split()) & set(seen), program
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"), [("/libs:/more", True), ("/libs:", False), ("libs", False), ("/l;.", False)]
+)
+def test_python_is_given_the_absolute_folders_of_libraries_again(
+    bundle: Path, install: Install, tmp_path: Path, given: str, kept: bool
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\necho \"${{LD_LIBRARY_PATH-none}}\" >'{tmp_path}/seen'\n", encoding="utf-8")
+    python.chmod(0o755)
+    install("--python", python, code=1, LD_LIBRARY_PATH=given)
+    assert (tmp_path / "seen").read_text("utf-8") == f"{given if kept else 'none'}\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "argument"),
+    [
+        ("find", "-name"),
+        ("find", "-d"),
+        ("find", "-path"),
+        ("awk", "-"),
+        ("grep", "-v"),
+        ("grep", "outside"),
+        ("sha256sum", "--check"),
+        ("wc", "-l"),
+    ],
+)
+def test_a_check_that_dies_finds_no_bundle_whole(install: Install, tmp_path: Path, program: str, argument: str) -> None:
+    pattern = {"outside": "*{66}*", "-d": "*-type*-type*"}.get(argument, f"*{argument}*")
+    path = stand_in(tmp_path / "dying", program, f"case $* in {pattern}) exit 2 ;; esac")
+    ran = install("--verify-only", code=1, PATH=path)
+    assert "there is no other" not in ran.stdout
+    assert f"could not be checked: {program} failed" in ran.stderr or program == "sha256sum"
+
+
 def test_places_that_are_not_the_installers_are_left_alone(bundle: Path, install: Install, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "work").touch()
@@ -240,6 +298,14 @@ def test_places_that_are_not_the_installers_are_left_alone(bundle: Path, install
     assert "lies in the bundle" in install("--python", sys.executable, "--venv", bundle / "venv", code=1).stderr
     assert "There is no option --unknown." in install("--unknown", code=2).stderr
     assert "needs a value" in install("--venv", code=1).stderr
+
+
+def test_a_folder_that_cannot_be_listed_is_not_the_installers(install: Install, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "work").touch()
+    path = stand_in(tmp_path / "dying", "ls", "exit 2")
+    said = install("--python", sys.executable, "--venv", "mine", code=1, PATH=path).stderr
+    assert "was not made by this installer" in said and (tmp_path / "mine" / "work").exists()
 
 
 @pytest.mark.skipif(pip_wheel() is None, reason="this Python comes without pip")

@@ -420,6 +420,28 @@ def test_a_link_that_is_named_like_a_file_of_the_run_is_none_of_ours(tmp_path: P
         assert beside.files(held).others == (link,)
 
 
+def test_a_journal_that_another_program_left_goes_too(tmp_path: Path) -> None:
+    journal = tmp_path / "new" / "run.sqlite-journal"
+    with Run.open(tmp_path / "new", write=True, create=True) as held:
+        held.event("made", {})
+    with closing(sqlite3.connect(tmp_path / "new" / DATABASE, isolation_level=None)) as other:
+        other.execute("PRAGMA journal_mode = PERSIST")
+        other.execute("CREATE TABLE mine (text)")
+        other.execute("INSERT INTO mine VALUES (?)", (ASKED,))
+        other.executescript("BEGIN; UPDATE mine SET text = ''; DROP TABLE mine; COMMIT;")
+    assert journal.read_bytes()[:28] == bytes(28) and ASKED.encode() in journal.read_bytes()
+    left = journal.read_bytes()
+    with Run.open(tmp_path / "new", write=True) as held:  # which may remove it
+        journal.write_bytes(left)
+    with Run.open(tmp_path / "new", write=True) as held:
+        assert journal.read_bytes() == left
+        purging.purge(held)
+        assert not journal.exists()
+    assert planted(tmp_path / "new") == {}
+    with Run.open(tmp_path / "new", write=False) as held:
+        assert [event.kind for event in held.events()][-2:] == [purging.BEGUN, purging.ENDED]
+
+
 def test_links_are_never_followed(goalcover: Goalcover, run: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()

@@ -490,6 +490,16 @@ def write_parquet(file: Path, rows: list[dict[str, Any]]) -> None:
     parquet.write_table(pyarrow.Table.from_pylist(rows), file)
 
 
+def write_table(folder: Path, table: Any) -> None:
+    """The table as a folder that `datasets` saved, though that has no such columns."""
+    import pyarrow
+
+    folder.mkdir()
+    with pyarrow.ipc.new_stream(folder / "rows.arrow", table.schema) as writer:
+        writer.write_table(table)
+    (folder / "state.json").write_text('{"_data_files": [{"filename": "rows.arrow"}]}')
+
+
 def write_folder(folder: Path, rows: list[dict[str, Any]]) -> None:
     import datasets
 
@@ -590,6 +600,46 @@ def test_a_parquet_text_that_is_not_utf8_costs_its_row_only(tmp_path: Path) -> N
     samples, refusals = everything(tmp_path / "rows.parquet")
     assert [sample.output for sample in samples] == ["a", "b", "d", "e"]
     assert refusals == [Refusal("rows.parquet", 3, "not valid UTF-8")]
+
+
+def odd_columns() -> dict[str, Any]:
+    """Columns of which some values have no place in Python, as rows 2, or 1 and 2 of three."""
+    import pyarrow
+
+    far = pyarrow.array([1, 2**62, 2], pyarrow.timestamp("s"))
+    nowhere = pyarrow.array([1, 2, None], pyarrow.timestamp("s", tz="No/Where"))
+    parts = [pyarrow.array([1, 2, 3])] * 2
+    twice = pyarrow.StructArray.from_arrays(parts, ["x", "x"], mask=pyarrow.array([False, False, True]))
+    return {"far": far, "nowhere": nowhere, "twice": twice}
+
+
+@pytest.mark.parametrize(("column", "refused"), [("far", [2]), ("nowhere", [1, 2]), ("twice", [1, 2])])
+def test_an_arrow_value_that_has_no_place_in_python_costs_its_row_only(
+    tmp_path: Path, column: str, refused: list[int]
+) -> None:
+    import pyarrow
+
+    texts = ["a", "b", "c"]
+    table = pyarrow.table({"question": texts, "answer": texts, "more": odd_columns()[column]})
+    write_table(tmp_path / "data", table)
+    samples, refusals = everything(tmp_path / "data")
+    assert refusals == [Refusal("data", line, "holds a value that cannot be read") for line in refused]
+    assert [sample.line for sample in samples] == [line for line in (1, 2, 3) if line not in refused]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "datasets"])
+def test_columns_of_the_same_name_are_refused_by_their_places(tmp_path: Path, kind: str) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    columns = [pyarrow.array([text]) for text in ("a", "b", "c")]
+    table = pyarrow.Table.from_arrays(columns, names=["question", "Zwiebel", "Zwiebel"])
+    file = tmp_path / f"data.{kind}"
+    parquet.write_table(table, file) if kind == "parquet" else write_table(file, table)
+    with pytest.raises(DataError) as caught:
+        everything(file)
+    assert caught.value.problem == f"{file}: columns 2 and 3 have the same name."
+    assert "Zwiebel" not in str(caught.value)
 
 
 def test_a_folder_of_several_splits_needs_one_named(tmp_path: Path) -> None:

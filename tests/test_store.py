@@ -973,3 +973,18 @@ def test_a_good_place_has_nothing_wrong_and_is_left_as_it_was(tmp_path: Path) ->
 def test_a_place_with_too_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _path: type("Usage", (), {"free": 99_000_000}))
     assert Run.check_place(tmp_path / "run") == f"{tmp_path} has 99 MB free. Make it at least 100 MB."
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("name", ["run.sqlite", "run.sqlite-wal", "run.lock"])
+def test_a_file_that_is_a_link_is_refused_and_what_it_leads_to_stays(
+    folder: Path, tmp_path: Path, name: str, write: bool
+) -> None:
+    Run.open(folder, write=True, create=True).close()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_bytes(b"of somebody else")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(elsewhere)
+    with pytest.raises(StoreError, match=f"{name} is a link"):
+        Run.open(folder, write=write, create=write)
+    assert elsewhere.read_bytes() == b"of somebody else"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import resource
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -31,10 +33,11 @@ def tokenizer(chat_template: str) -> Any:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Half a second; afterwards everything is as it was."""
     monkeypatch.setattr(template, "SECONDS", 0.5)
-    before = signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)
+    signals = (signal.SIGVTALRM, signal.SIGPROF)
+    before = [*map(signal.getsignal, signals)], resource.getrlimit(resource.RLIMIT_AS)
     yield
-    assert (signal.getsignal(signal.SIGVTALRM), resource.getrlimit(resource.RLIMIT_AS)) == before
-    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert ([*map(signal.getsignal, signals)], resource.getrlimit(resource.RLIMIT_AS)) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
 
 
 BOMBS = {
@@ -66,6 +69,70 @@ def test_a_bomb_that_waits_for_its_sample_is_refused_then() -> None:
     prompts.text(Prompt((Message("user", "Stay"),)))
     with pytest.raises(EngineError, match="takes more than"):
         prompts.text(Prompt((Message("user", "Go"),)))
+
+
+NEVER_BACK = {
+    "a comparison": "{% set n = namespace(a=[0], b=[0]) %}{% for i in range(40) %}{% set n.a = [n.a, n.a] %}"
+    "{% set n.b = [n.b, n.b] %}{% endfor %}{{ n.a == n.b }}",
+    "a hash": "{% set n = namespace(a=(0,)) %}{% for i in range(40) %}{% set n.a = (n.a, n.a) %}{% endfor %}"
+    "{{ {n.a: 1} }}",
+}
+
+
+@pytest.mark.parametrize("name", NEVER_BACK)
+def test_a_template_that_never_comes_back_to_python_ends_the_process(name: str) -> None:
+    code = (
+        "import sys, jinja2.sandbox; from goalcover_local.engines import template\n"
+        "made = jinja2.sandbox.ImmutableSandboxedEnvironment().from_string(sys.argv[1])\n"
+        "template.SECONDS, template.LAST_SECONDS = 0.2, 0.8\n"
+        "with template.bounded(): made.render()\n"
+    )
+    command = [sys.executable, "-c", code, NEVER_BACK[name]]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (-signal.SIGPROF, "", "")
+
+
+def test_the_timer_that_ran_before_runs_on() -> None:
+    def ring(number: int, frame: object) -> None:
+        """Nothing."""
+
+    before = signal.signal(signal.SIGPROF, ring)
+    try:
+        signal.setitimer(signal.ITIMER_PROF, 100, 50)
+        with bounded():
+            assert signal.getsignal(signal.SIGPROF) is signal.SIG_DFL
+            assert 0 < signal.getitimer(signal.ITIMER_PROF)[0] <= template.LAST_SECONDS + 0.1
+            began = time.process_time()
+            while time.process_time() - began < 0.3:
+                pass
+        left, interval = signal.setitimer(signal.ITIMER_PROF, 0)
+        assert 90 < left < 99.8 and interval == 50 and signal.getsignal(signal.SIGPROF) is ring
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+
+
+def test_threads_that_render_at_once_leave_the_memorys_limit_as_it_was() -> None:
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    first_in, second_tried = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with bounded():
+            first_in.set()
+            second_tried.wait(1)
+
+    def second() -> None:
+        first_in.wait()
+        with bounded():
+            second_tried.set()
+            threads[0].join(1)
+
+    threads = [threading.Thread(target=each) for each in (first, second)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert resource.getrlimit(resource.RLIMIT_AS) == before
 
 
 def test_a_template_that_writes_without_end_is_refused() -> None:

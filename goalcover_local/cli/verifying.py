@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -13,7 +14,6 @@ from ..chain import Event
 from ..errors import GoalCoverError
 from ..folder import DATABASE
 from ..ledger import MENDED, Reading
-from ..store import Run
 from .decomposition import counted, plain
 from .trail import place
 from .vouching import Noted, noted, vouched, when
@@ -72,14 +72,18 @@ def code_of(told: Sequence[Verified]) -> int:
 
 
 def of_run(folder: Path, head: str | None) -> Verified:
-    """What there is to say of the run in a folder; one that cannot be read is a finding."""
+    """What there is to say of the run in a folder; one that cannot be read is a finding.
+
+    Of one to which commands write without a pause, nothing but that: what was read would not fit together.
+    """
     here = place(folder)
     for _ in range(TRIES):
         reading = ledger.read()
         told = _of_run(folder, here, reading, head)
         if _of_place(reading, here) == _of_place(ledger.read(), here):
-            break
-    return told
+            return told
+    at_work = "Commands are at work here, one after the other: verify it again when they are done."
+    return Verified(plain(str(folder)), unsealed=[at_work])
 
 
 def _of_run(folder: Path, here: str, reading: Reading, head: str | None) -> Verified:
@@ -90,14 +94,20 @@ def _of_run(folder: Path, here: str, reading: Reading, head: str | None) -> Veri
         told.wrong.append(f"The ledger knows a run here, with {_newest(there)}; it is gone.")
         return told
     try:
-        with Run.open(folder, write=False) as run:
-            events, broken, edited = run.events(), run.verify_events(), run.edited()
+        seen = audit.examined(folder)
     except GoalCoverError as error:
-        told.wrong.append(str(error))
+        if not _is_empty(folder):
+            told.wrong.append(str(error))
+        elif there := _of_place(reading, here):
+            told.wrong.append(f"The ledger knows a run here, with {_newest(there)}; its file is empty.")
+        else:
+            told.unsealed.append("The file is empty: a command was killed before its first change.")
+            _tell_head(told, [], head, of_contents=True)
         return told
-    _tell_chain(told, events, broken)
+    events = seen.events
+    _tell_chain(told, events, seen.problems)
     _tell_commands(told, events)
-    _tell_contents(told, events, edited)
+    _tell_contents(told, events, seen.edited)
     found = vouched(events, known, here, plain(str(ledger.path())))
     told.wrong += found.wrong
     told.unsealed += found.unsealed
@@ -174,6 +184,8 @@ def _tell_contents(told: Verified, events: Sequence[Event], edited: Sequence[str
     seal = commands[-1].sealed if commands else None
     if edited and seal:
         told.wrong.append(f"Since event {seal.seq} sealed them, somebody edited: {', '.join(edited)}.")
+    elif edited:
+        told.wrong.append(f"The file was edited or is damaged: {', '.join(edited)}.")
     elif seal and edited is not None:
         counts = seal.told.get("counts", {})
         counts = counts.items() if isinstance(counts, dict) else ()
@@ -218,6 +230,15 @@ def _is_gone(folder: Path) -> bool:
     except OSError:
         return False
     return False
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether the run's file was made, and nothing was written to it."""
+    try:
+        found = (folder / DATABASE).lstat()
+    except OSError:
+        return False
+    return stat.S_ISREG(found.st_mode) and not found.st_size
 
 
 def _newest(there: Sequence[Noted]) -> str:

@@ -53,17 +53,34 @@ def noted(ledger: Reading) -> tuple[list[Noted], list[int]]:
 def vouched(events: Sequence[Event], known: Sequence[Noted], here: str, ledger: str) -> Vouched:
     """What the ledger, named `ledger`, says of the run that lies at `here`, given all that it has `known` of runs.
 
-    A copy may have gone on in another folder: heads from there are missed only where none is known from here.
+    A copy may have gone on in another folder: heads from there are missed only where none is known from here, and not
+    in a copy of an earlier state.
     """
     first = events[0].hash if events else ""
     own = [each for each in known if each.run == first]
     if not own:
         return _unknown(events, known, here, ledger)
     told = Vouched()
-    heads = [each for each in own if each.sealed]
-    heads = [each for each in heads if each.place == here] or heads
+    from_here = [each for each in own if each.place == here]
+    there = [each for each in known if each.place == here]
+    if there and not from_here:
+        told.wrong.append(
+            "The ledger knows another run in this folder, and this one elsewhere: it was put in its place."
+        )
+        return told
+    if there and there[-1].run != first:
+        told.notes.append("Ledger: since this run was last written to here, it knows another run in this folder.")
+    every = [each for each in own if each.sealed]
+    heads = [each for each in every if each.place == here] or every
     hashes = {event.seq: event.hash for event in events}
-    if lost := [each for each in heads if hashes.get(each.seq) != each.head]:
+    lost = [each for each in heads if hashes.get(each.seq) != each.head]
+    if lost and _is_earlier(events, own, here):
+        told.unsealed.append(
+            f"This is an earlier state of the run at another place, which the ledger knows with"
+            f" {counted(lost[-1].seq, 'event')}, head {lost[-1].head}."
+        )
+        heads = [each for each in heads if each not in lost]
+    elif lost:
         told.wrong.append(
             f"The ledger knows this run with {counted(lost[-1].seq, 'event')}, head {lost[-1].head}, which is"
             f" not in its chain of {len(events)}: it was cut off, rolled back or rewritten."
@@ -79,6 +96,20 @@ def vouched(events: Sequence[Event], known: Sequence[Noted], here: str, ledger: 
     _tell_seals(told, commands, own, began)
     _tell_never_begun(told, [each for each in own if each.place == here], began)
     return told
+
+
+def _is_earlier(events: Sequence[Event], own: Sequence[Noted], here: str) -> bool:
+    """Whether this is a copy, not sealed here, of a state that the ledger knows from other places alone.
+
+    It may have gone on from there by a command that the ledger saw begin here.
+    """
+    if any(each.sealed and each.place == here for each in own):
+        return False
+    elsewhere = {each.head for each in own if each.place != here}
+    begun_here = {each.head for each in own if each.place == here}
+    last = max((event.seq for event in events if event.hash in elsewhere), default=0)
+    after = [event for event in events if event.seq > last]
+    return bool(last) and (after[0].hash in begun_here if after else not begun_here)
 
 
 def _unknown(events: Sequence[Event], known: Sequence[Noted], here: str, ledger: str) -> Vouched:

@@ -1,7 +1,8 @@
 """What a chat template may take while it renders: it is a program of a stranger, which its sandbox does not bound.
 
 A template may turn in circles or multiply a text only when it meets a certain message, so every rendering is bounded,
-not a trial of it.
+not a trial of it. It can also hide in one long step of C, such as comparing lists of lists of lists: what refuses it is
+Python's, and never gets its turn. So a second limit stands behind the first, the kernel's, which ends the process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import mmap
 import resource
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,9 @@ from ..errors import EngineError
 SECONDS = 5
 """Seconds of the processor for one conversation; real templates take milliseconds."""
 
+LAST_SECONDS = 4 * SECONDS
+"""Seconds of the processor after which the process is ended, should a template never come back to Python."""
+
 BYTES = 1 << 30
 """Bytes of memory for one conversation, beyond what the process has."""
 
@@ -27,6 +32,10 @@ LONGEST_FRAME = 1_000_000
 """Characters that a template may put around the messages."""
 
 _MEND = "Do not use it, or exchange its chat_template for that of the model it was tuned from."
+
+
+_alone = threading.RLock()
+"""Who renders: the limits are the whole process's, and two at once would put back each other's."""
 
 
 class _TooLong(BaseException):
@@ -37,11 +46,12 @@ class _TooLong(BaseException):
 def bounded() -> Iterator[None]:
     """A context in which a template may render for 5 s of the processor's time, within 1 GB more of memory.
 
-    Raises EngineError where it takes more. The time is bounded in the main thread alone, and the memory on Linux alone,
-    where it is the whole process's while the context lasts.
+    Raises EngineError where it takes more. A template that never comes back to Python ends the process after 20 s, by
+    SIGPROF and without a word. The time is bounded in the main thread alone, and the memory on Linux alone, where it is
+    the whole process's while the context lasts; one thread at a time is in it.
     """
     try:
-        with _within_memory(), _within_time():
+        with _alone, _within_memory(), _or_the_process_ends(), _within_time():
             yield
     except (_TooLong, MemoryError):
         problem = f"The model's chat template takes more than {SECONDS} s or {BYTES >> 30} GB to render a conversation."
@@ -70,6 +80,23 @@ def _within_time() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     raise _TooLong
+
+
+@contextmanager
+def _or_the_process_ends() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) is None:
+        yield  # None: a profiler's own handler, which Python could not put back
+        return
+    left, interval = signal.setitimer(signal.ITIMER_PROF, 0)
+    before, began = signal.signal(signal.SIGPROF, signal.SIG_DFL), time.process_time()
+    try:
+        signal.setitimer(signal.ITIMER_PROF, LAST_SECONDS)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+        if left:
+            signal.setitimer(signal.ITIMER_PROF, max(left - (time.process_time() - began), 1e-6), interval)
 
 
 @contextmanager

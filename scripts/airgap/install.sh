@@ -1,7 +1,14 @@
 #!/bin/sh
 # Installs GoalCover from this bundle, on a machine without any network: first every digest, then anything else.
 set -eu
-unset CDPATH PYTHONPATH PYTHONHOME
+# Libraries and settings that these name, relative to the bundle perhaps, would be run in every program below.
+libraries=${LD_LIBRARY_PATH:-}
+unset LD_LIBRARY_PATH LD_PRELOAD LD_AUDIT GCONV_PATH LOCPATH NLSPATH OPENSSL_CONF OPENSSL_CONF_INCLUDE
+unset OPENSSL_MODULES OPENSSL_ENGINES AWKPATH AWKLIBPATH GREP_OPTIONS BASH_ENV ENV CDPATH PYTHONPATH PYTHONHOME
+LC_ALL=C
+export LC_ALL
+newline='
+'
 
 python_wanted='@PYTHON@' machine_wanted='@MACHINE@' glibc_wanted='@GLIBC@' judge='@JUDGE@'
 
@@ -41,6 +48,14 @@ check_path() {
     esac
 }
 
+# Python or a driver may need the libraries' folders again; relative ones would be sought in the bundle.
+restore_libraries() {
+    case :$libraries: in
+        :: | *:[!/]* | *\;*) ;;
+        *) export LD_LIBRARY_PATH="$libraries" ;;
+    esac
+}
+
 check_machine() {
     if [ "$(uname -s)" != Linux ] || [ "$(uname -m)" != "$machine_wanted" ]; then
         fail "This bundle is for Linux on $machine_wanted, and this is $(uname -s) on $(uname -m)." \
@@ -67,7 +82,7 @@ check_signature() {
     [ -f "$key" ] || fail "There is no key in $key." "Name the file with the signer's public key."
     [ -f SHA256SUMS.sig ] || fail "This bundle is not signed." "Ask its maker for one with SHA256SUMS.sig."
     command -v openssl >/dev/null || fail "There is no openssl here." "Install OpenSSL 3, or check the signature elsewhere."
-    kind=$(openssl pkey -pubin -in "$key" -noout -text 2>/dev/null | head -n 1) || kind=
+    kind=$(openssl pkey -pubin -in "$key" -noout -text 2>/dev/null) || kind=
     case $kind in
         ED25519*) openssl pkeyutl -verify -rawin -pubin -inkey "$key" -in SHA256SUMS -sigfile SHA256SUMS.sig ;;
         *) openssl dgst -sha256 -verify "$key" -signature SHA256SUMS.sig SHA256SUMS ;;
@@ -76,39 +91,61 @@ check_signature() {
     say "The signature of SHA256SUMS is the key's."
 }
 
+unchecked() {
+    fail "The bundle could not be checked: $1 failed." "See that you may read all of it, and run this again."
+}
+
+# Whether SHA256SUMS has such a line.
+has_line() {
+    status=0
+    grep -Eq "$@" SHA256SUMS 2>/dev/null || status=$?
+    [ "$status" -le 1 ] || unchecked grep
+    return "$status"
+}
+
+# What find, awk and grep say counts only where they end well: one that dies has seen nothing odd either.
 check_digests() {
     [ -f SHA256SUMS ] || fail "This bundle has no SHA256SUMS." "Copy it again, whole."
-    odd=$(LC_ALL=C find . -name '*[[:cntrl:]\\]*' | head -n 1 | LC_ALL=C tr -d '[:cntrl:]')
-    [ -z "$odd" ] || fail "A name that begins with $odd holds a control character or a backslash." \
-        "Do not use this bundle; copy it again."
-    odd=$(find . ! -type f ! -type d | head -n 1)
-    [ -z "$odd" ] || fail "$odd is neither a file nor a folder." "Do not use this bundle; copy it again."
-    odd=$(find . -type f ! -path ./SHA256SUMS ! -path ./SHA256SUMS.sig | sed 's,^\./,,' |
-        awk 'NR == FNR { listed[substr($0, 67)] = 1; next } !($0 in listed) { print; exit }' SHA256SUMS -)
+    odd=$(find . -name '*[[:cntrl:]\\]*' 2>/dev/null) || unchecked find
+    if [ -n "$odd" ]; then
+        odd=$(printf '%s' "${odd%%"$newline"*}" | tr -d '[:cntrl:]') || odd="something"
+        fail "A name that begins with $odd holds a control character or a backslash." \
+            "Do not use this bundle; copy it again."
+    fi
+    odd=$(find . ! -type f ! -type d 2>/dev/null) || unchecked find
+    [ -z "$odd" ] || fail "${odd%%"$newline"*} is neither a file nor a folder." "Do not use this bundle; copy it again."
+    files=$(find . -type f ! -path ./SHA256SUMS ! -path ./SHA256SUMS.sig 2>/dev/null) || unchecked find
+    odd=$(printf '%s\n' "$files" | awk '
+        NR == FNR { listed[substr($0, 67)] = 1; next }
+        !(substr($0, 3) in listed) && !n++ { print substr($0, 3) }' SHA256SUMS - 2>/dev/null) || unchecked awk
     [ -z "$odd" ] || fail "$odd is not listed in SHA256SUMS." "Do not use this bundle; copy it again."
-    if LC_ALL=C grep -Evq '^[0-9a-f]{64}  [^\\[:cntrl:]]+$' SHA256SUMS; then
+    if has_line -v '^[0-9a-f]{64}  [^\\[:cntrl:]]+$'; then
         fail "SHA256SUMS holds a line that is no digest and name." "Do not use this bundle; ask its maker."
     fi
-    if LC_ALL=C grep -Eq '^.{66}(/|.*\.\./)' SHA256SUMS; then
+    if has_line '^.{66}(/|.*\.\./)'; then
         fail "SHA256SUMS lists a file outside the bundle." "Do not use this bundle; ask its maker."
     fi
-    if ! bad=$(LC_ALL=C sha256sum --check --strict --quiet SHA256SUMS 2>/dev/null); then
-        bad=$(printf '%s' "${bad:-SHA256SUMS}" | head -n 1 | sed 's/: FAILED.*//')
-        fail "$bad is missing, or not as listed in SHA256SUMS." "Copy the bundle again, or ask its maker."
+    if ! bad=$(sha256sum --check --strict --quiet SHA256SUMS 2>/dev/null); then
+        bad=${bad%%"$newline"*}
+        bad=${bad%%: FAILED*}
+        fail "${bad:-SHA256SUMS} is missing, or not as listed in SHA256SUMS." "Copy the bundle again, or ask its maker."
     fi
-    say "$(wc -l <SHA256SUMS | tr -d ' ') files are as listed in SHA256SUMS, and there is no other."
+    count=$(wc -l <SHA256SUMS) || unchecked wc
+    say "$((count)) files are as listed in SHA256SUMS, and there is no other."
 }
 
 # The environment is made anew unless this very list of packages was installed whole.
 install_packages() {
     mark=$venv/.goalcover-bundle
-    wanted=$(sha256sum <requirements.txt | cut -c 1-64)
+    wanted=$(sha256sum <requirements.txt) || fail "requirements.txt could not be read." "Copy the bundle again."
+    wanted=${wanted%% *}
     if [ -f "$mark" ] && [ "$(cat "$mark")" = "$wanted" ]; then
         say "The packages are installed in $venv."
         return
     fi
-    if [ -e "$venv" ] && [ ! -f "$mark" ] && [ -n "$(ls -A "$venv" 2>/dev/null)" ]; then
-        fail "$venv was not made by this installer." "Name a new folder with --venv."
+    if [ -e "$venv" ] && [ ! -f "$mark" ]; then
+        held=$(ls -A "$venv" 2>/dev/null) || held=unknown
+        [ -z "$held" ] || fail "$venv was not made by this installer." "Name a new folder with --venv."
     fi
     mkdir -p "$venv"
     echo unfinished >"$mark"
@@ -188,7 +225,9 @@ venv=$(absolute "$venv") home=$(absolute "$home")
 case $python in
     */*) python=$(absolute "$python") ;;
 esac
-cd -- "$(dirname -- "$0")"
+case $0 in
+    */*) cd -- "${0%/*}/" ;;
+esac
 for place in "$venv" "$home"; do
     case $place/ in
         "$(pwd -P)"/*) fail "$place lies in the bundle, which must stay as it is." "Name a folder elsewhere." ;;
@@ -203,6 +242,7 @@ elif [ -f SHA256SUMS.sig ]; then
 fi
 check_digests
 [ -z "$verify_only" ] || exit 0
+restore_libraries
 check_python
 install_packages
 install_models

@@ -37,7 +37,7 @@ class Tally:
 
 def _work(kinds: Sequence[Kind], seed: int, home: Path, wire: Connection) -> None:
     """Answers each number with how the case ended and what was seen, until there is none."""
-    os.environ["GOALCOVER_HOME"] = str(home)
+    os.environ["GOALCOVER_HOME"] = os.environ["GOALCOVER_STATE"] = str(home)
     sys.stderr = sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123
     held = int(re.search(r"VmData:\s*(\d+)", Path("/proc/self/status").read_text())[1]) * 1024  # type: ignore[index]
     resource.setrlimit(resource.RLIMIT_DATA, (held + BYTES, held + BYTES))
