@@ -13,16 +13,11 @@ import struct
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
+from .arrow_rows import pieces_of, swollen
 from .bounded import text_of
 from .errors import DataError
-
-if TYPE_CHECKING:
-    import numpy as np
-
-LONGEST_ROW = 1 << 24
-"""Bytes of one row, and of the cells of one piece."""
 
 _ROWS = 64  # of a piece, at most
 _PASSES = 32  # pieces of a group of rows whose values are named: each piece names all values before it
@@ -59,7 +54,7 @@ def open_parquet(file: Path) -> Opened:
                     for batch in table.iter_batches(batch_size=n_rows, row_groups=[group]):
                         n_read += len(batch)
                         _refuse_rows(file, n_read, n_bytes)
-                        yield from _pieces(file, batch)
+                        yield from pieces_of(file, batch)
         except pyarrow.ArrowException:
             raise damaged from None
 
@@ -102,7 +97,7 @@ def open_folder(folder: Path, split: str | None) -> Opened:
                         _refuse_rows(folder, n_read, n_bytes)
                         batch.validate(full=True)
                         for start in range(0, len(batch), _ROWS):
-                            yield from _pieces(folder, batch.slice(start, _ROWS))
+                            yield from pieces_of(folder, batch.slice(start, _ROWS))
         except pyarrow.ArrowException:
             raise damaged from None
 
@@ -187,7 +182,7 @@ def _n_rows(metadata: Any) -> int:
 def _refuse_rows(file: Path, n_rows: int, n_bytes: int) -> None:
     """Raises DataError if there are far more rows than can differ in so few bytes."""
     if n_rows > _ROWS_PER_BYTE * n_bytes + _FREE_ROWS:
-        raise _swollen(file, f"{n_bytes} bytes that stand for {n_rows} rows or more")
+        raise swollen(file, f"{n_bytes} bytes that stand for {n_rows} rows or more")
 
 
 def _refuse_unpacking(file: Path, metadata: Any, columns: Sequence[Any]) -> None:
@@ -201,7 +196,7 @@ def _refuse_unpacking(file: Path, metadata: Any, columns: Sequence[Any]) -> None
             stored += declared.total_compressed_size
             unpacked += max(declared.total_uncompressed_size, values)
         if unpacked > max(_UNPACKED, _RATIO * stored):
-            raise _swollen(file, f"{stored} bytes that unpack to {unpacked}")
+            raise swollen(file, f"{stored} bytes that unpack to {unpacked}")
 
 
 def _named(content: BinaryIO, metadata: Any, columns: Sequence[Any]) -> list[str]:
@@ -250,7 +245,7 @@ def _refuse_compressed(folder: Path, file: Path) -> None:
             if message.type == "dictionary":
                 table = _pointed(held, _field(held, table, 1))
             if message.type in ("dictionary", "record batch") and _field(held, table, 3):
-                raise _swollen(folder, "compressed Arrow files")
+                raise swollen(folder, "compressed Arrow files")
 
 
 def _pointed(held: Any, at: int) -> int:
@@ -263,141 +258,3 @@ def _field(held: Any, table: int, number: int) -> int:
     place = 4 + 2 * number
     offset = struct.unpack_from("<H", held, names + place)[0] if place < struct.unpack_from("<H", held, names)[0] else 0
     return table + int(offset) if offset else 0
-
-
-def _swollen(file: Path, what: str) -> DataError:
-    return DataError(f"{file} holds {what}.", "Export it as JSONL, which is read row by row.")
-
-
-# What a row holds
-
-
-def _pieces(file: Path, batch: Any) -> Iterator[Any]:
-    """The batch in pieces that hold no more than may be held; None for a row that alone holds more."""
-    half = len(batch) // 2
-    if sum(_n_values(file, column) for column in batch.columns) <= LONGEST_ROW:
-        sizes = sum((_sizes(file, column) for column in batch.columns), start=_zeros(len(batch)))
-        yield from _divided(batch, sizes)
-    elif half:
-        yield from _pieces(file, batch.slice(0, half))
-        yield from _pieces(file, batch.slice(half))
-    else:
-        yield None
-
-
-def _divided(batch: Any, sizes: np.ndarray) -> Iterator[Any]:
-    half = len(batch) // 2
-    if sizes.sum() <= LONGEST_ROW:
-        yield batch
-    elif half:
-        yield from _divided(batch.slice(0, half), sizes[:half])
-        yield from _divided(batch.slice(half), sizes[half:])
-    else:
-        yield None
-
-
-def _zeros(n: int) -> np.ndarray:
-    import numpy as np
-
-    return np.zeros(n, dtype=np.int64)
-
-
-def _n_values(file: Path, array: Any) -> int:
-    """How many values an Arrow array holds, with those inside them: what measuring it takes, whatever it is stored in.
-
-    Raises DataError for a dictionary of more values than could be measured, and than are stored.
-    """
-    import pyarrow
-    from pyarrow import types
-
-    kind, n = array.type, len(array)
-    if not n:
-        return 0
-    if isinstance(array, pyarrow.ExtensionArray):
-        return _n_values(file, array.storage)
-    if types.is_dictionary(kind):
-        n_named = _n_values(file, array.dictionary)
-        if n_named > LONGEST_ROW and n_named > array.dictionary.nbytes:
-            raise _swollen(file, f"a dictionary of {n_named} values in few bytes")
-    elif types.is_struct(kind):
-        n += sum(_n_values(file, array.field(number)) for number in range(kind.num_fields))
-    elif _holds_lists(kind):
-        first, last = _span(array)
-        n += _n_values(file, array.values.slice(first, last - first))
-    return n
-
-
-def _holds_lists(kind: Any) -> bool:
-    from pyarrow import types
-
-    several = (types.is_list, types.is_large_list, types.is_map, types.is_list_view, types.is_large_list_view)
-    return types.is_fixed_size_list(kind) or any(is_one(kind) for is_one in several)
-
-
-def _span(array: Any) -> tuple[int, int]:
-    """Between which of the values inside it an array of lists lies; it is not empty."""
-    from pyarrow import types
-
-    if types.is_fixed_size_list(array.type):
-        length = array.type.list_size
-        return array.offset * length, (array.offset + len(array)) * length
-    if types.is_list_view(array.type) or types.is_large_list_view(array.type):
-        starts, held = _views(array)
-        there = held > 0
-        return (int(starts[there].min()), int((starts + held)[there].max())) if there.any() else (0, 0)
-    return array.offsets[0].as_py(), array.offsets[-1].as_py()
-
-
-def _views(array: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Where each list of an array of views begins and how long it is, 0 for one that is null, (n,) each."""
-    import numpy as np
-
-    starts, held = (np.asarray(each).astype(np.int64) for each in (array.offsets, array.sizes))
-    return starts, np.where(np.asarray(array.is_valid()), held, 0)
-
-
-def _sizes(file: Path, array: Any) -> np.ndarray:
-    """The bytes of each value of an Arrow array, and one for each value inside it: (n,).
-
-    Raises DataError for a type that cannot be measured.
-    """
-    import numpy as np
-    import pyarrow.compute
-    from pyarrow import types
-
-    kind = array.type
-    sizes = np.ones(len(array), dtype=np.int64)
-    if not len(array):
-        return sizes
-    if isinstance(array, pyarrow.ExtensionArray):
-        return _sizes(file, array.storage)
-    if types.is_dictionary(kind):
-        values = _sizes(file, array.dictionary)
-        there = np.asarray(array.indices.is_valid())
-        sizes[there] += values[np.asarray(array.indices.drop_null())]
-    elif kind in (pyarrow.string_view(), pyarrow.binary_view()):
-        lengths = np.frombuffer(array.buffers()[1], np.int32)[4 * array.offset : 4 * (array.offset + len(array)) : 4]
-        sizes += np.where(np.asarray(array.is_valid()), lengths, 0)
-    elif types.is_string(kind) or types.is_large_string(kind) or types.is_binary(kind) or types.is_large_binary(kind):
-        sizes += np.asarray(pyarrow.compute.binary_length(array).fill_null(0))
-    elif types.is_struct(kind):
-        sizes += sum((_sizes(file, array.field(n)) for n in range(kind.num_fields)), start=_zeros(len(array)))
-    elif _holds_lists(kind):
-        first, last = _span(array)
-        inside = _sizes(file, array.values.slice(first, last - first))
-        if types.is_fixed_size_list(kind):
-            sizes += inside.reshape(len(array), kind.list_size).sum(axis=1)
-            return sizes
-        summed = _zeros(len(inside) + 1)
-        np.cumsum(inside, out=summed[1:])
-        if types.is_list_view(kind) or types.is_large_list_view(kind):
-            starts, held = _views(array)
-            starts = np.where(held, starts - first, 0)
-            sizes += summed[starts + held] - summed[starts]
-        else:
-            sizes += np.diff(summed[np.asarray(array.offsets).astype(np.int64) - first])
-    elif types.is_null(kind) or types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind):
-        sizes += 0 if types.is_null(kind) else (kind.bit_width + 7) // 8
-    else:
-        raise DataError(f"{file} has a column of a type that is not read.", "Export it as JSONL.")
-    return sizes

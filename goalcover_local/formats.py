@@ -18,7 +18,8 @@ from itertools import chain, count
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from .arrow_files import LONGEST_ROW, Opened, open_folder, open_parquet
+from .arrow_files import Opened, open_folder, open_parquet
+from .arrow_rows import LONGEST_ROW
 from .errors import DataError
 from .files import digest_of_file
 from .terms import Refusal, canonical_json, digest_of

@@ -15,8 +15,9 @@ import pyarrow
 import pytest
 from pyarrow import parquet
 
-from goalcover_local import arrow_files, columnar
-from goalcover_local.arrow_files import LONGEST_ROW, as_schema, open_folder, open_parquet
+from goalcover_local import arrow_files, arrow_rows, columnar
+from goalcover_local.arrow_files import as_schema, open_folder, open_parquet
+from goalcover_local.arrow_rows import LONGEST_ROW
 from goalcover_local.errors import DataError
 from goalcover_local.readers import read, recognise
 from goalcover_local.terms import Refusal, Sample
@@ -251,7 +252,7 @@ def test_a_row_of_very_many_values_that_take_no_bytes_is_not_measured(
         asked.append(len(array))
         raise AssertionError("it is measured, which takes memory for each value")
 
-    monkeypatch.setattr(arrow_files, "_sizes", measured)
+    monkeypatch.setattr(arrow_rows, "_sizes", measured)
     row = nothing(kind, n)
     place = folder(tmp_path / "data", pyarrow.table({"question": ["a"], "answer": ["b"], "more": row}))
     assert (place / FILE).stat().st_size < 30_000
@@ -270,7 +271,7 @@ def test_a_row_of_very_many_values_costs_no_other_row(tmp_path: Path) -> None:
 def test_lists_that_view_far_parts_are_measured_by_themselves() -> None:
     kind = pyarrow.list_view(pyarrow.null())
     views = pyarrow.ListViewArray.from_arrays([0, 2_000_000_000, 7], [2, 3, 0], pyarrow.nulls(2_000_000_003), type=kind)
-    pieces = list(arrow_files._pieces(Path("data"), pyarrow.record_batch([views], names=["more"])))
+    pieces = list(arrow_rows.pieces_of(Path("data"), pyarrow.record_batch([views], names=["more"])))
     assert [piece.to_pylist() for piece in pieces] == [[{"more": [None] * 2}], [{"more": [None] * 3}, {"more": []}]]
 
 
@@ -369,7 +370,7 @@ def typed() -> Any:
 
 
 def sizes_of(array: Any) -> list[int]:
-    from goalcover_local.arrow_files import _sizes
+    from goalcover_local.arrow_rows import _sizes
 
     return [int(size) for size in _sizes(Path("data"), array)]
 

@@ -27,6 +27,7 @@ FLOORS = (
         "ledger",
         "engines",
         "columnar",
+        "arrow_rows",
         "arrow_files",
     ),
     (

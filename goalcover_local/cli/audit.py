@@ -77,8 +77,9 @@ def verify(ctx: click.Context, runs: tuple[Path, ...], head: str | None, of_ledg
     Exit codes:
       0  whole; notes tell of commands that were killed before others came
       1  WRONG: something was edited, cut, rolled back, exchanged or forged, or is gone
-      3  UNSEALED: nothing is wrong, and the last command was killed, so that nobody
-         can vouch for the contents until a command that writes seals them
+      3  UNSEALED: nothing is wrong, and the last command was killed or is at work,
+         or this is a copy of an earlier state, so that nobody can vouch for the
+         contents until a command that writes seals them
 
     \b
     Example:
