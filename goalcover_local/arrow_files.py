@@ -8,8 +8,11 @@ and what is declared to unpack to far more than is stored is refused. A folder's
 from __future__ import annotations
 
 import json
+import os
+import signal
 import stat
 import struct
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -64,6 +67,8 @@ def open_parquet(file: Path) -> Opened:
             schema, columns = table.schema_arrow, [table.schema.column(n) for n in range(len(table.schema.names))]
             n_bytes = file.stat().st_size
             _refuse_rows(file, _n_rows(table.metadata), n_bytes)
+            if not _can_be_told(table.metadata):
+                raise damaged
             _refuse_unpacking(file, table.metadata, columns)
             named = _named(content, table.metadata, columns)
     except (pyarrow.ArrowException, IndexError):
@@ -183,6 +188,27 @@ def _refuse_rows(file: Path, n_rows: int, n_bytes: int) -> None:
     """Raises DataError if there are far more rows than can differ in so few bytes."""
     if n_rows > _ROWS_PER_BYTE * n_bytes + _FREE_ROWS:
         raise swollen(file, f"{n_bytes} bytes that stand for {n_rows} rows or more")
+
+
+def _can_be_told(metadata: Any) -> bool:
+    """Whether pyarrow can tell of every group of every column; of some damaged files it ends the process instead.
+
+    So a child asks first, that says nothing and has a minute.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: the child asks, and is gone
+        child = os.fork()
+    if not child:
+        try:
+            signal.alarm(60)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            for group in map(metadata.row_group, range(metadata.num_row_groups)):
+                for number in range(group.num_columns):
+                    group.column(number)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def _refuse_unpacking(file: Path, metadata: Any, columns: Sequence[Any]) -> None:

@@ -259,6 +259,8 @@ def _json(text: str, path: Path, line: int = 1) -> Any:
         raise QuestionError(f"{place}: {error.msg}.", "Correct the JSON there.") from None
     except RecursionError:
         raise QuestionError(f"{path}, line {line}: too many brackets within brackets.", "Correct the JSON.") from None
+    except ValueError:
+        raise QuestionError(f"{path}, line {line}: a number of too many digits.", "Correct the JSON.") from None
 
 
 def _order(form: Form) -> Order:

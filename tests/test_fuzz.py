@@ -35,6 +35,14 @@ def test_a_few_hundred_mutations_are_read_or_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "failures").exists()
 
 
+@pytest.mark.parametrize("number", [549, 844])
+def test_cases_that_once_crashed_are_refused(tmp_path: Path, number: int) -> None:
+    """A Parquet file of which pyarrow ended the process; a number of 5,000 digits."""
+    command = [sys.executable, SCRIPT, "--only", str(number), "--failures", tmp_path]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.returncode == 0, ran.stdout
+
+
 def test_one_kind_alone_has_the_cases_that_it_has_among_all(tmp_path: Path) -> None:
     """And the checkout that the script lies in is what it reads with, whichever package is installed or on the path."""
     (tmp_path / "goalcover_local").mkdir()
