@@ -71,7 +71,7 @@ def open_parquet(file: Path) -> Opened:
                 raise damaged
             _refuse_unpacking(file, table.metadata, columns)
             named = _named(content, table.metadata, columns)
-    except (pyarrow.ArrowException, IndexError):
+    except (pyarrow.ArrowException, IndexError, UnicodeDecodeError):  # a column's name need not be UTF-8
         raise damaged from None
     return Opened(schema, pieces())
 
@@ -118,6 +118,7 @@ def open_folder(folder: Path, split: str | None) -> Opened:
             _refuse_compressed(folder, file)
         with pyarrow.memory_map(str(files[0])) as content, pyarrow.ipc.open_stream(content) as stream:
             schema = stream.schema
+            _ = schema.names  # raises if one is no UTF-8
     except (pyarrow.ArrowException, ValueError, TypeError, LookupError, RecursionError, struct.error):
         raise damaged from None
     return Opened(schema, pieces(files, schema))

@@ -436,6 +436,21 @@ def test_a_row_that_is_too_long_is_passed_over_where_rows_are_written_again(tmp_
     assert pyarrow.concat_tables(pieces).to_pylist() == [{"text": "a"}, {"text": "b"}]
 
 
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("kind", ["parquet", "datasets"])
+def test_a_columns_name_that_is_not_utf8_is_an_error(tmp_path: Path, kind: str, nested: bool) -> None:
+    value = {"question": SECRET, "answer": "b"}
+    table = pyarrow.Table.from_pylist([{"turn": value, **GOOD} if nested else value])
+    if kind == "parquet":
+        file = damaged = tmp_path / "rows.parquet"
+        parquet.write_table(table, file, store_schema=False)
+    else:
+        file = folder(tmp_path / "rows", table)
+        damaged = file / FILE
+    damaged.write_bytes(damaged.read_bytes().replace(b"question", b"que\xf3tion"))
+    assert "cannot be read" in complaint(file) or "not a whole Parquet" in complaint(file)
+
+
 @pytest.mark.parametrize("name", ["named", "plain"])
 def test_a_header_of_a_page_that_cannot_be_read_is_an_error(tmp_path: Path, name: str, good: Any) -> None:
     file = tmp_path / "data.parquet"
