@@ -140,6 +140,9 @@ class Card:
     def __post_init__(self) -> None:
         if not self.roles or not self.licence or not self.provenance:
             raise ValueError("roles, licence and provenance may not be empty")
+        for name in ("title", "parameters", "licence", "provenance", "homepage", "note"):
+            if not getattr(self, name).isprintable():
+                raise ValueError(f"{name} is one line that can be printed")
         if self.context <= 0:
             raise ValueError("context is a number of tokens above 0")
         if self.explanation_tokens < 8:

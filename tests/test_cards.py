@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from goalcover_local import cards, judges, pulling
 from goalcover_local.cards import Card, load_card
+from goalcover_local.cli.main import main
 from goalcover_local.engines import opening
 from goalcover_local.engines.scripted import ScriptedEngine
 from goalcover_local.errors import ModelError
@@ -159,6 +161,9 @@ def test_a_users_card_never_hides_a_shipped_one_silently(home: Path) -> None:
         ("context = 4096", 'context = "4096"', "`context`: .*integer"),
         ("context = 4096", "context = 0", "context is a number of tokens above 0"),
         ('licence = "MIT"\n', "", "`licence`: .*required"),
+        ("House judge", "House\\u001b[2J judge", "title is one line that can be printed"),
+        ("in the house", "in the\\nhouse", "provenance is one line"),
+        ('"8B"', '"8B\\u202e"', "parameters is one line"),
         ('["judge"]', '["jury"]', "`roles.0`: .*'judge' or 'policy'"),
         ('["judge"]', "[]", "may not be empty"),
         ('"house-judge"', '"House judge"', "'House judge' cannot be the name"),
@@ -505,6 +510,12 @@ def test_no_model_can_steer_the_terminal_by_what_is_said_of_it(home: Path, tmp_p
         assert ran.returncode == 1 and "_implementation` of another place" in said and ran.stdout == b""
         assert debug or said.count("\n") == 2, "the problem and its mend, whatever is quoted"
         assert not {*said} & {*"\x1b\x07\r\x9b\u202e"}
+
+
+def test_no_card_can_steer_the_terminal(home: Path) -> None:
+    write_card(home, CARD.replace("[source]", '[chat]\nopening = "a\\u001b[2J\\rb"\n[source]'))
+    shown = CliRunner().invoke(main, ["models", "show", "house-judge"]).output
+    assert "opening=ab" in shown and not {*shown} & {*"\x1b\r"}
 
 
 def test_no_argument_can_steer_the_terminal_either() -> None:

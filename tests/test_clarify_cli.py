@@ -18,7 +18,7 @@ from command import GOAL, Goalcover, Said, WordsEngine, many, rows
 from terminal import CTRL_C, ENTER, Terminal
 
 from goalcover_local.cards import models_home
-from goalcover_local.cli.decomposition import plain
+from goalcover_local.cli.terminal import plain
 from goalcover_local.drafts import DraftFile
 from goalcover_local.engines.base import Prompt
 from goalcover_local.errors import EngineError

@@ -70,6 +70,19 @@ def test_absent_weights_are_told_with_the_folder_that_was_searched(goalcover: Go
     assert str(home / "cards") in caught.value.mend
 
 
+@pytest.mark.parametrize("options", [(), ("--prove-offline",)])
+def test_what_it_finds_cannot_steer_the_terminal(
+    goalcover: Goalcover, home: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    def look(*_: object) -> str:
+        raise ModelError("a\x1b[2J\rb\nok  weights: all is well", "c")
+
+    monkeypatch.setattr(doctor, "_network", look)
+    monkeypatch.setattr(proving, "findings_of", lambda *_: [proving.Finding("judge", "failed", "a\x1b[2J\rb\nok  all")])
+    lines = goalcover("doctor", *options, code=1).out.splitlines()
+    assert "ab ok  " in lines[0] and lines[0].startswith("FAIL") and "\x1b" not in "".join(lines)
+
+
 @pytest.mark.parametrize(("options", "full"), [((), False), (("--verify", "full"), True)])
 def test_the_weights_are_read_again_when_asked(
     goalcover: Goalcover, home: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], full: bool

@@ -12,7 +12,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from goalcover_local.asking import Asker
-from goalcover_local.cli.decomposition import counted
+from goalcover_local.cli.terminal import counted
 from goalcover_local.phases.recommend import NAMED, Surroundings, issue, missing_rows, recommend
 from goalcover_local.stats import rows_to_share, share_interval, verdict
 from goalcover_local.terms import Action, Coverage, Estimate, Gap, MissingCapability, Recommendation, Subgoal

@@ -212,7 +212,7 @@ def _queue(runs: Sequence[Run], raters: Raters, labels: Labelled | None, options
     from ..labels import write_sheet
     from ..outputs import placed
     from ..studies.agreement import disputed
-    from .decomposition import counted
+    from .terminal import counted
 
     values = raters.values if labels is None else np.where(np.isnan(labels.values), raters.values, np.nan)
     pairs, spreads = disputed(values, values[0].size)
@@ -272,8 +272,8 @@ def _recorded(folder: Path, details: Mapping[str, Any]) -> bool:
 
 def _print(told: Told) -> None:
     from ..terms import ANCHOR_TEXTS
-    from .decomposition import counted, plain
     from .table import print_table
+    from .terminal import counted, plain
 
     if told["pairs"]:
         header = ["judges", "pairs", "weighted kappa", "Spearman", "same anchor", "within one", "first − second"]
@@ -315,8 +315,8 @@ def _print(told: Told) -> None:
 
 
 def _print_labels(labels: Told) -> None:
-    from .decomposition import counted
     from .table import print_table
+    from .terminal import counted
 
     click.echo("\nBeside people's labels:")
     columns = {"error": "mean error", "auc": "AUC of support", "kappa": "weighted kappa", "support": "right on support"}

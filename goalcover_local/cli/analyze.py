@@ -185,9 +185,9 @@ def _digests(gap: Gap) -> list[str]:
 
 def print_gaps(run: Run) -> None:
     """Nothing; prints the gaps of a run, each capability with its evidence."""
-    from .decomposition import counted, plain
     from .results import analyzed
     from .table import print_table
+    from .terminal import counted, plain
 
     gaps = run.gaps()
     names = {subgoal.id: subgoal for subgoal in run.goal().subgoals}

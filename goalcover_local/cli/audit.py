@@ -88,7 +88,7 @@ def verify(ctx: click.Context, runs: tuple[Path, ...], head: str | None, of_ledg
       goalcover audit verify --ledger
     """
     from .. import ledger
-    from .decomposition import counted
+    from .terminal import counted
     from .verifying import BEYOND, code_of, of_run, of_the_ledger
 
     if head is not None and len(runs) > 1:
@@ -158,8 +158,8 @@ def _events(folder: Path) -> Sequence[Event]:
 
 def _print(events: Sequence[Event], heading: str) -> None:
     """Nothing; prints the events as a table, between what they are of and the newest head."""
-    from .decomposition import plain
     from .table import print_table
+    from .terminal import plain
 
     header = ["event", "at (UTC)", "who", "command", "what", "details", "hash"]
     rows = []
@@ -203,8 +203,8 @@ def _print_verified(told: Sequence[Verified], code: int, as_json: bool) -> None:
     """Nothing; prints what was verified."""
     from .. import __version__
     from ..chain import author
-    from .decomposition import plain
     from .table import as_text
+    from .terminal import plain
 
     if as_json:
         at = datetime.now(UTC).isoformat(timespec="seconds")

@@ -147,9 +147,9 @@ def _write_sheet(run: Run, options: Mapping[str, Any]) -> None:
     from ..labels import write_sheet
     from ..outputs import placed
     from ..resampling import drawn
-    from .decomposition import counted
     from .labelling import refuse_filled
     from .results import results
+    from .terminal import counted
 
     refuse_filled(options["sheet"])
     found = results(run)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .decomposition import counted, plain
 from .judging import Models, model_options, named_card
+from .terminal import counted, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

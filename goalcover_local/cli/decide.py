@@ -36,8 +36,8 @@ def command(run: Path, subgoal: str, verdict: Verdict | None, withdraw: bool, re
     from ..errors import GoalError
     from ..store import Run
     from .decided import basis
-    from .decomposition import plain
     from .results import results
+    from .terminal import plain
 
     if withdraw == (verdict is not None):
         raise click.UsageError("Give either --verdict or --withdraw.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..decisions import Standing, decisions, standing
 from ..terms import digest_of
-from .decomposition import plain
+from .terminal import plain
 
 if TYPE_CHECKING:
     from ..store import Run

@@ -11,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from .judging import Models, judge_options, named_card, reads_all
+from .terminal import one_line
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -66,7 +67,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     for check in _checks(card, options):
         checks.append(check)
         if not options["as_json"]:
-            click.echo(f"{'ok  ' if check.well else 'FAIL'}  {check.name}: {check.found}")
+            click.echo(one_line(f"{'ok  ' if check.well else 'FAIL'}  {check.name}: {check.found}"))
     well = all(check.well for check in checks)
     if options["as_json"]:
         from .proving import circumstances, is_alone

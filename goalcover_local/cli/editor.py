@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .decomposition import plain
+from .terminal import plain
 
 if TYPE_CHECKING:
     from ..terms import Subgoal

@@ -150,8 +150,8 @@ def _subgoals(choice: Choice) -> list[dict[str, Any]]:
 
 
 def _print(choice: Choice, files: Mapping[str, Path]) -> None:
-    from .decomposition import plain
     from .table import print_table
+    from .terminal import plain
 
     def mean(value: float | None) -> str:
         return "–" if value is None else f"{value:.3f}"

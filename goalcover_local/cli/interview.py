@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .decomposition import counted, plain, print_set, told_of, unfit_for
+from .decomposition import print_set, told_of, unfit_for
 from .editor import edited_lines
 from .settling import SETTLED, moved
+from .terminal import counted, plain
 
 if TYPE_CHECKING:
     from rich.console import Console

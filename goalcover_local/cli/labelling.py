@@ -107,7 +107,7 @@ def matched(
 
 def _tell_refusals(source: str, refusals: Sequence[Refusal]) -> None:
     """Nothing; tells on stderr of the rows refused, those with one reason together, at most ten lines and reasons."""
-    from .decomposition import counted
+    from .terminal import counted
 
     if not refusals:
         return
@@ -125,7 +125,7 @@ def _tell_refusals(source: str, refusals: Sequence[Refusal]) -> None:
 
 def _tell_silent(source: str, n_silent: int, told: bool) -> None:
     """Nothing; tells on stderr of labels that do not say how their rows were chosen; `told` is whether others do."""
-    from .decomposition import counted
+    from .terminal import counted
 
     if not told:
         click.echo(

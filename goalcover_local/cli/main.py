@@ -14,7 +14,7 @@ import click
 
 from .. import __version__, offline, privacy
 from ..errors import GoalCoverError
-from .decomposition import plain
+from .terminal import one_line, plain
 from .trail import recorded
 
 COMMANDS: Mapping[str, str] = {
@@ -106,9 +106,9 @@ def run() -> None:
     except GoalCoverError as error:
         if debug:
             raise
-        click.echo(f"Error: {_line(error.problem)}", err=True)
+        click.echo(f"Error: {one_line(error.problem)}", err=True)
         if error.mend:
-            click.echo(_line(error.mend), err=True)
+            click.echo(one_line(error.mend), err=True)
         sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
@@ -125,15 +125,10 @@ def run() -> None:
 def _say_plainly(debug: bool) -> None:
     """Nothing; from now on no warning and no traceback can steer the terminal, whatever file its words come from."""
     shown = warnings.showwarning
-    warnings.showwarning = lambda message, *place, **where: shown(_line(str(message)), *place, **where)
+    warnings.showwarning = lambda message, *place, **where: shown(one_line(str(message)), *place, **where)
     if debug:
         click.echo(privacy.DEBUG, err=True)
         sys.excepthook = _show_traceback
-
-
-def _line(text: str) -> str:
-    """A text as one line without what steers a terminal: a stranger's file may have a part in what an error says."""
-    return " ".join(plain(text).split("\n"))
 
 
 def _show_traceback(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:

@@ -36,8 +36,8 @@ def command(run: Path, name: str, output: Path, **options: Any) -> None:
     from ..terms import UNTUNED
     from ..trainings import Trainings
     from ..weights import verify
-    from .decomposition import plain
     from .table import as_text
+    from .terminal import plain
     from .training import adapter_folder, check_policy
 
     if name == UNTUNED:

@@ -83,8 +83,8 @@ def command(run: Path, **options: Any) -> None:
       goalcover mix runs/first -o mix --keep "top 50%" --stratify --original 1000 --format parquet
     """
     from ..store import Run
-    from .decomposition import plain
     from .table import as_text
+    from .terminal import plain
 
     _refuse_file(options["output"])
     with Run.open(run, write=False) as opened:
@@ -199,8 +199,8 @@ def _provenance(candidate: Candidate) -> Mapping[str, Any]:
 
 
 def _print(shown: Mapping[str, Any]) -> None:
-    from .decomposition import plain
     from .table import print_table
+    from .terminal import plain
 
     rows = [[each["name"], str(each["n_samples"]), str(each["n_duplicates"])] for each in shown["datasets"]]
     print_table(["Dataset", "#Samples", "duplicates left out"], rows, right=(1, 2))
@@ -209,7 +209,7 @@ def _print(shown: Mapping[str, Any]) -> None:
 
 def _tell_what_is_older(folder: Path, written: Collection[str], kind: str) -> None:
     """Nothing; says which files stand there from before, of any format, beside those `written` in this one."""
-    from .decomposition import plain
+    from .terminal import plain
 
     new = {f"{name}{_ENDINGS[kind]}" for name in written if name in _FILES}
     old = [f"{name}{ending}" for ending in _ENDINGS.values() for name in _FILES]

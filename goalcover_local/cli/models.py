@@ -72,6 +72,7 @@ def show(name: str, as_json: bool) -> None:
 
     from ..cards import load_card, weights_folder
     from ..weights import state
+    from .terminal import plain
 
     card = load_card(name)
     told: dict[str, Any] = {**asdict(card), "weights": state(card), "folder": str(weights_folder(name))}
@@ -83,7 +84,7 @@ def show(name: str, as_json: bool) -> None:
             parts = value.get("parts") or ()
             value = ", ".join(f"{k}={v}" for k, v in value.items() if v and k != "parts")
             value += f", in {len(parts)} parts" if parts else ""
-        click.echo(f"{key:16}{value}".rstrip())
+        click.echo(plain(f"{key:16}{value}".rstrip()))
 
 
 @command.command("pull")

@@ -97,7 +97,7 @@ def _as_json(packages: list[Dependency], checked: Check | None, database: Path |
 
 def _tell(checked: Check, n_packages: int, sha256: str) -> None:
     """Nothing; prints the findings and what may hide more, and on stderr what they rest on."""
-    from .decomposition import counted, plain
+    from .terminal import counted, plain
 
     if checked.findings:
         header = ["package", "version", "known as", "severity", "mended in"]
@@ -127,7 +127,7 @@ def _advisories(n: int) -> str:
 
 def _age(newest: datetime) -> str:
     """How old a database is whose newest advisory is of then, and what to do if that is too old or cannot be."""
-    from .decomposition import counted
+    from .terminal import counted
 
     days = (datetime.now(UTC) - newest).days
     if days < 0:

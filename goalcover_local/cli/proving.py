@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from .sealed import EXPORT, NOBODY, REPORT, Sealed, devices, routes
+from .terminal import one_line
 
 if TYPE_CHECKING:
     from ..cards import Card
@@ -63,7 +64,7 @@ def prove(card: Card, options: Mapping[str, Any]) -> bool:
     for finding in findings_of(card, options):
         findings.append(finding)
         if not options["as_json"]:
-            click.echo(f"{_SIGNS[finding.outcome]}{finding.name}: {finding.found}")
+            click.echo(one_line(f"{_SIGNS[finding.outcome]}{finding.name}: {finding.found}"))
     well = all(finding.outcome != "failed" for finding in findings)
     if options["as_json"]:
         alone = is_alone() or any(each.name == NAMESPACE and each.outcome == "proved" for each in findings)

@@ -82,7 +82,7 @@ def _held(folder: Path) -> dict[Path, tuple[Texts, Files]]:
 
 def _confirm(found: Mapping[Path, tuple[Texts, Files]], options: Mapping[str, Any]) -> None:
     """Nothing; says what will be removed and asks, unless told not to. Raises UsageError without a terminal."""
-    from .decomposition import plain
+    from .terminal import plain
 
     if options["yes"]:
         return
@@ -117,7 +117,7 @@ def _purge(folder: Path, options: Mapping[str, Any]) -> dict[str, Any]:
 
 def _print(told: Mapping[str, Any]) -> None:
     from ..purging import Texts
-    from .decomposition import plain
+    from .terminal import plain
 
     click.echo(f"{plain(told['run'])}: removed {_counted(Texts(**told['removed']))}.")
     _name("Removed", told["files"])
@@ -132,7 +132,7 @@ def _counted(held: Texts) -> str:
 
 def _name(what: str, paths: Sequence[str], more: str = "") -> None:
     """Nothing; names the first ten of these files, and how many there are beyond."""
-    from .decomposition import plain
+    from .terminal import plain
 
     if not paths:
         return

@@ -129,7 +129,7 @@ def as_json(run: Run) -> dict[str, Any]:
 
 def print_recommendations(run: Run) -> None:
     """Nothing; prints the recommendations of a run."""
-    from .decomposition import plain
+    from .terminal import plain
 
     recommendations = run.recommendations()
     if not recommendations:

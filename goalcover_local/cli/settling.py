@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .decomposition import counted
 from .editor import edited_lines, edited_set
+from .terminal import counted
 
 if TYPE_CHECKING:
     from ..asking import Asker

@@ -231,8 +231,8 @@ def _print_comparisons(comparisons: Sequence[Mapping[str, Any]]) -> None:
 
 
 def _print_subgoals(subgoals: Sequence[Mapping[str, Any]]) -> None:
-    from .decomposition import plain
     from .table import print_table
+    from .terminal import plain
 
     policies = list(subgoals[0]["policies"])
     compared = [name for name in policies if any(each["policies"][name]["difference"] for each in subgoals)]

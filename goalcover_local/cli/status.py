@@ -27,7 +27,7 @@ def command(run: Path, as_json: bool) -> None:
       goalcover status runs/first
     """
     from ..store import Run
-    from .decomposition import plain
+    from .terminal import plain
 
     with Run.open(run, write=False) as opened:
         told = _status(opened)

@@ -94,8 +94,8 @@ def curve_of(name: str, steps: Sequence[Mapping[str, Any]]) -> Curve:
 
 
 def _print(shown: Mapping[str, Any]) -> None:
-    from .decomposition import plain
     from .table import print_table
+    from .terminal import plain
 
     names = [("score", "reward, 1-5"), ("judged", "judged, 1-5"), ("checked", "checks, 0-1")]
     names += [(name, name.partition("/")[2]) for name in shown["last"] if "/" in name]

@@ -209,7 +209,7 @@ def _keep(run: Run, record: Mapping[str, Any]) -> None:
 
 def _print(record: Mapping[str, Any]) -> None:
     from ..report import validation
-    from .decomposition import plain
+    from .terminal import plain
 
     for title, mix in validation.shown(record):
         click.echo(f"{title}, value {record['value']} (* should fall)")

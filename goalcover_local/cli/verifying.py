@@ -14,7 +14,7 @@ from ..chain import Event
 from ..errors import GoalCoverError
 from ..folder import DATABASE
 from ..ledger import MENDED, Reading
-from .decomposition import counted, plain
+from .terminal import counted, plain
 from .trail import place
 from .vouching import Noted, noted, vouched, when
 

@@ -9,7 +9,7 @@ from .. import audit, chain
 from ..audit import Stretch
 from ..chain import Event
 from ..ledger import Reading
-from .decomposition import counted, plain
+from .terminal import counted, plain
 from .trail import RUN_OPENED, RUN_SEALED
 
 
