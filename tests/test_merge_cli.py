@@ -13,6 +13,7 @@ import pytest
 import tiny
 from command import Goalcover
 
+import goalcover_local.weights
 from goalcover_local import pulling
 from goalcover_local.audit import OPENED, SEALED
 from goalcover_local.cli.merge import MERGED
@@ -249,6 +250,23 @@ def test_a_base_that_was_altered_is_refused(goalcover: Goalcover, home: Path, ba
     weights.write_bytes(raw)
     assert "model.safetensors" in goalcover.refused(*MERGE)
     assert not Path("merged").exists()
+
+
+def test_every_byte_of_the_base_is_read_again_when_asked(
+    goalcover: Goalcover, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    verify = goalcover_local.weights.verify
+
+    def noting(card: Any, full: bool = False) -> Any:
+        asked.append(full)
+        return verify(card, full)
+
+    monkeypatch.setattr("goalcover_local.weights.verify", noting)
+    goalcover(*MERGE)
+    assert asked and not any(asked)
+    goalcover(*MERGE[:-1], "again", "--verify", "full")
+    assert any(asked)
 
 
 def test_a_card_that_is_not_here_is_named(goalcover: Goalcover, trained: Path, home: Path) -> None:

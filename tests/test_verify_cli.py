@@ -11,6 +11,7 @@ from command import GOAL, Goalcover, WordsEngine, many, rows
 
 from goalcover_local.cli.judging import placed
 from goalcover_local.cli.main import COMMANDS, main
+from goalcover_local.errors import ModelError
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,21 @@ def test_every_command_that_chooses_an_engine_can_verify_in_full() -> None:
             if "engine" in told:
                 with_engine[name] = "verify" in told
     assert len(with_engine) > 8 and all(with_engine.values())
+
+
+@pytest.mark.parametrize(("options", "full"), [((), False), (("--verify", "full"), True)])
+def test_a_server_begins_with_every_byte_read_when_asked(
+    goalcover: Goalcover, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], full: bool
+) -> None:
+    asked: list[bool] = []
+
+    def refusing(_: object, full: bool = False) -> None:
+        asked.append(full)
+        raise ModelError("They are altered.", "Bring them again.")
+
+    monkeypatch.setattr("goalcover_local.weights.verify", refusing)
+    assert "They are altered." in goalcover.refused("serve", *options)
+    assert asked == [full]
 
 
 def test_the_option_is_told_to_engines() -> None:

@@ -19,6 +19,15 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _JUDGE = click.option(
     "--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given."
 )
+verify_option = click.option(
+    "--verify",
+    type=click.Choice(["cached", "full"]),
+    default="cached",
+    show_default=True,
+    help="Before loading, read again the weights that changed since they were verified, or every byte of all.",
+)
+"""The option that says how weights are verified before they are loaded."""
+
 _JUDGES = (
     click.option(
         "--judge",
@@ -49,13 +58,7 @@ _ENGINE = (
         help="Comma-separated devices, a process each, such as cuda:0,cuda:1. One is found if not given.",
     ),
     click.option("--threads", type=click.IntRange(1), help="CPU threads for the model."),
-    click.option(
-        "--verify",
-        type=click.Choice(["cached", "full"]),
-        default="cached",
-        show_default=True,
-        help="Before loading, read again the weights that changed since they were verified, or every byte of all.",
-    ),
+    verify_option,
 )
 _ALIGNMENT = (
     click.option("--question", help="Which question of grammars/ is asked; the card's choice if not given."),

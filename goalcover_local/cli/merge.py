@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from .judging import reads_all, verify_option
+
 MERGED = "policy merged"
 
 
@@ -15,6 +17,7 @@ MERGED = "policy merged"
 @click.argument("name")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The folder to write; a new one.")
 @click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), help="The base's if not given.")
+@verify_option
 @click.option("--json", "as_json", is_flag=True, help="Print the digest of each file as JSON.")
 def command(run: Path, name: str, output: Path, **options: Any) -> None:
     """Write the policy NAME, which `goalcover train` made in folder RUN, as a model without an adapter.
@@ -48,7 +51,7 @@ def command(run: Path, name: str, output: Path, **options: Any) -> None:
     with Run.open(run, write=True) as opened:
         trainings = Trainings(opened)
         card = load_card(trainings.settings(name)["policy"]["card"])
-        base = verify(card)
+        base = verify(card, reads_all(options))
         check_policy(trainings, name, card)
         files = merge(base.directory, adapter_folder(trainings, name), output, precision=options["precision"] or "auto")
         opened.event(MERGED, {"name": name, "base": base.digest, "files": files}, "goalcover merge")

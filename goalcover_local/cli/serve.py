@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
+
+from .judging import reads_all, verify_option
 
 
 @click.command("serve", short_help="Keep a judge warm in a vLLM server on this machine's loopback.")
 @click.option("--judge", "card_name", help="The judge's card; the embedded one if not given.")
 @click.option("--port", type=click.IntRange(1024, 65535), default=8000, show_default=True, help="Port on 127.0.0.1.")
-def command(card_name: str | None, port: int) -> None:
+@verify_option
+def command(card_name: str | None, port: int, **options: Any) -> None:
     """Serve the verified weights of a judge until Ctrl-C, for any number of runs with --engine server.
 
     It is vLLM's own server with the settings that GoalCover needs, and its processes are shut as all of GoalCover's
@@ -27,7 +32,7 @@ def command(card_name: str | None, port: int) -> None:
     from ..weights import verify
 
     card = load_card(card_name or DEFAULT_CARD)
-    weights = verify(card)
+    weights = verify(card, reads_all(options))
     arguments, variables = server_engine.command(
         weights.directory,
         name=server_engine.served_name(card.name, weights.digest),
