@@ -21,7 +21,7 @@ from command import Goalcover
 from serving import needs_vllm
 
 from goalcover_local.cards import load_card
-from goalcover_local.engines import loading
+from goalcover_local.engines import loading, vllm_settings
 from goalcover_local.engines.base import Grammar, Prompt
 from goalcover_local.errors import EngineError
 from goalcover_local.judges import Judge, open_judge
@@ -134,6 +134,12 @@ def test_what_was_asked_before_changes_no_bit(engine: Any) -> None:
     engine.choose([Prompt(whole[0].messages, whole[0].prefill)], ANCHOR_TEXTS)
     assert np.array_equal(engine.choose(whole, ANCHOR_TEXTS).probabilities, first)
     assert "of" in engine.report()["prefix cache"]
+
+
+def test_the_models_chat_template_is_not_rendered_by_vllm(engine: Any) -> None:
+    """It is a stranger's program, and vLLM would not bound it: not when it starts either."""
+    with pytest.raises(Exception, match=vllm_settings.NO_CHATS):
+        engine.backend.llm.chat([{"role": "user", "content": "hello"}], use_tqdm=False)
 
 
 def test_prompts_of_more_than_one_step_can_be_drawn_from(engine: Any) -> None:

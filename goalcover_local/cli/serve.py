@@ -17,7 +17,8 @@ def command(card_name: str | None, port: int, **options: Any) -> None:
     """Serve the verified weights of a judge until Ctrl-C, for any number of runs with --engine server.
 
     It is vLLM's own server with the settings that GoalCover needs, and its processes are shut as all of GoalCover's
-    are: only this machine can reach it, and it can reach nothing else.
+    are: only this machine can reach it, and it can reach nothing else. It takes token ids, as GoalCover sends them, and
+    refuses conversations, which vLLM would render by the model's own template, without a bound.
 
     \b
     Example:

@@ -36,7 +36,13 @@ OPTIONS: Mapping[str, type] = {
 }
 """What a card may say under [engine_options.vllm]; all but batch_invariant are vLLM's own names."""
 
+NO_CHATS = "GoalCover sends vLLM token ids, and no conversations."
+"""What vLLM answers who sends it a conversation."""
+
 ALWAYS: Mapping[str, Any] = {
+    # vLLM renders a conversation of one word, "warmup", when it starts: with the model's own template, which is a
+    # stranger's program and would have no bound there (engines/template.py).
+    "chat_template": f"{{% if messages[0].content != 'warmup' %}}{{{{ raise_exception('{NO_CHATS}') }}}}{{% endif %}}",
     "load_format": "safetensors",
     "config_format": "hf",
     "tokenizer_mode": "hf",

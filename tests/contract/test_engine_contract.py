@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 import tiny
@@ -17,6 +18,7 @@ from goalcover_local.engines.base import Engine, Grammar, Message, Prompt
 from goalcover_local.engines.guide import legal
 from goalcover_local.engines.pool import Pool
 from goalcover_local.engines.scripted import ScriptedEngine
+from goalcover_local.engines.vllm_settings import NO_CHATS
 from goalcover_local.errors import EngineError
 from goalcover_local.terms import ANCHOR_TEXTS
 from goalcover_local.weights import Weights
@@ -88,6 +90,13 @@ def subject(request: pytest.FixtureRequest, tiny_weights: Path) -> Iterator[Subj
             engine = opening.open_engine("server", url=url, settings={}, directory=directory, context=CONTEXT)
     yield Subject(engine, engine)
     engine.close()
+
+
+def test_a_server_renders_no_conversation(server: str) -> None:
+    """The model's chat template is a stranger's program, and vLLM would not bound it."""
+    asked = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
+    answer = httpx.post(f"{server}/v1/chat/completions", json=asked, timeout=60)
+    assert answer.status_code >= 400 and NO_CHATS in answer.text
 
 
 def chosen(engine: Engine, prompts: list[Prompt]) -> np.ndarray:
