@@ -19,6 +19,7 @@ Tables: TypeAlias = tuple[Any, Iterator[Any]]
 """An Arrow schema, and tables of it that hold some of the rows each."""
 
 _ROWS = 1000  # held at once
+_DEEPEST = 48  # lists and objects in each other: Parquet files with 50 lists can be written and not read
 _GROUP = 1 << 16  # rows of a row group, at most
 _GROUP_BYTES = 1 << 26
 _NOTES = b"huggingface"  # where a schema says what `datasets` takes its columns for, such as images in files
@@ -93,16 +94,20 @@ def from_values(
     return schema, (_table(schema, some) for some in iter(lambda: list(islice(left, _ROWS)), []))
 
 
-def _type_of(value: Any) -> Any:
-    """The Arrow type of a JSON value. Raises an ArrowException for a list of different types."""
+def _type_of(value: Any, depth: int = 0) -> Any:
+    """The Arrow type of a JSON value. Raises an ArrowException for a list of different types, RecursionError for one
+    that is nested too deeply.
+    """
     import pyarrow
 
+    if depth > _DEEPEST:
+        raise RecursionError
     if isinstance(value, dict):
-        return pyarrow.struct([(name, _type_of(part)) for name, part in value.items()])
+        return pyarrow.struct([(name, _type_of(part, depth + 1)) for name, part in value.items()])
     if isinstance(value, list):
         kind = pyarrow.null()
         for part in value:
-            kind = _either(kind, _type_of(part))
+            kind = _either(kind, _type_of(part, depth + 1))
         return pyarrow.list_(kind)
     if value is None:
         return pyarrow.null()
