@@ -44,13 +44,13 @@ def toml_of(text: str) -> dict[str, Any]:
         raise ValueError("it is nested too deeply") from None
 
 
-def json_of(text: bytes, **hooks: Any) -> Any:
+def json_of(text: bytes, *, most_brackets: int = _MOST_BRACKETS, most_commas: int = _MOST_COMMAS, **hooks: Any) -> Any:
     """The value that a JSON text states; `hooks` go to `json.loads`.
 
     Raises ValueError if it is no JSON in UTF-8, nested too deeply, or has more than 400,000 lists and objects or
-    1,000,000 commas: a header of safetensors has three and seven for each tensor.
+    1,000,000 commas, unless told otherwise: a header of safetensors has three and seven for each tensor.
     """
-    if text.count(b"[") + text.count(b"{") > _MOST_BRACKETS or text.count(b",") > _MOST_COMMAS:
+    if text.count(b"[") + text.count(b"{") > most_brackets or text.count(b",") > most_commas:
         raise ValueError("it has too many parts")
     try:
         return json.loads(text.decode(), **hooks)

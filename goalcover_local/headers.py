@@ -87,8 +87,8 @@ def refuse_special(path: Path, mode: int) -> None:
         raise ModelError(f"{path} {kinds.get(stat.S_IFMT(mode), 'is no regular file')}.", "Put the file itself there.")
 
 
-def check_safetensors(path: Path) -> None:
-    """Nothing; the file's header is sound, and its tensors fill the rest of the file without a hole.
+def check_safetensors(path: Path) -> int:
+    """How many tensors the file holds: its header is sound, and they fill the rest of the file without a hole.
 
     Raises ModelError naming the file and what is wrong: CutShort if bytes are missing at its end. Reads the header
     alone, at most 10 MB (https://github.com/huggingface/safetensors, "Format").
@@ -117,6 +117,7 @@ def check_safetensors(path: Path) -> None:
     if 8 + length + end != size:
         kind = CutShort if 8 + length + end > size else ModelError
         raise kind(f"{path} has {size} bytes; its header declares {8 + length + end}.", _COPY)
+    return len(tensors)
 
 
 class _Twice(ValueError):
@@ -207,7 +208,7 @@ def check_gguf(path: Path) -> None:
         n_tensors, n_keys = header.number(8), header.number(8)
         header.refuse_more(n_tensors, _MOST_TENSORS, 24, "tensors")
         header.refuse_more(n_keys, _MOST_KEYS, 13, "keys")
-        alignment = _alignment(path, header, n_keys)
+        alignment = _alignment(path, header, n_keys, n_tensors)
         spans = _gguf_spans(path, header, n_tensors, alignment, sizes)
     end = -(-header.at // alignment) * alignment + _filled(path, spans, gaps=True)
     if n_tensors and end > header.size:
@@ -285,7 +286,7 @@ class _Header:
         return None
 
 
-def _alignment(path: Path, header: _Header, n_keys: int) -> int:
+def _alignment(path: Path, header: _Header, n_keys: int, n_tensors: int) -> int:
     """The alignment of the data, in bytes, once all keys are passed. Raises ModelError if a key is unsound."""
     alignment, seen = 32, set()
     for _ in range(n_keys):
@@ -298,6 +299,8 @@ def _alignment(path: Path, header: _Header, n_keys: int) -> int:
             alignment = struct.unpack("<I", value)[0] if kind == _U32 and value else 0
             if not 0 < alignment <= _LARGEST_ALIGNMENT or alignment & (alignment - 1):
                 raise ModelError(f"{path} has an alignment that is no power of two up to 65536.", _DISTRUST)
+        if key.endswith(".block_count") and int.from_bytes(value or b"", "little") > n_tensors:
+            raise ModelError(f"{path} declares more layers than it has tensors.", _DISTRUST)
     return alignment
 
 

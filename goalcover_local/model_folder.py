@@ -5,15 +5,17 @@ safetensors only. Chat templates are Jinja: transformers renders them in its san
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
+from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from . import bounded
 from .errors import ModelError
 from .headers import CutShort, check_safetensors, opened, refuse_special
+from .model_configs import refuse_code, refuse_oversized, refuse_tokenizer
 
 MANIFEST = "goalcover-manifest.json"
 """What GoalCover itself writes beside a model's files."""
@@ -66,12 +68,15 @@ def model_files(directory: Path, copying: bool = False) -> list[str]:
         looked_at = chosen if copying else found
         for path in looked_at.values():
             _refuse_unsafe(path)
-        for path in chosen.values():
-            _refuse_cut_short(path)
-        for name, path in looked_at.items():
-            if name.endswith("config.json"):
-                _refuse_code(path)
+        n_tensors = sum(_refuse_cut_short(path) for path in chosen.values())
         _refuse_missing(chosen, directory)
+        with _altered():
+            for name, path in looked_at.items():
+                if fnmatch(name, "*config.json") or fnmatch(name, "config*.json"):
+                    refuse_code(path, read_json_object(path))
+            refuse_oversized(chosen["config.json"], read_json_object(chosen["config.json"]), n_tensors)
+            if "tokenizer.json" in chosen:
+                refuse_tokenizer(chosen["tokenizer.json"])
     except OSError as error:
         raise Altered(f"{error.filename} cannot be read: {error.strerror}.", "Check its permissions.") from error
     return list(chosen)
@@ -110,46 +115,35 @@ def _refuse_unsafe(path: Path) -> None:
         raise Altered(f"{path.parent} holds a file of the unprintable name {path.name!r}.", "Remove it.")
     if path.is_symlink():
         raise Altered(f"{path} is a symbolic link: its content lies elsewhere.", "Copy with `cp -rL`, add the copy.")
-    try:
+    with _altered():
         refuse_special(path, path.lstat().st_mode)
-    except ModelError as error:
-        raise Altered(error.problem, error.mend) from None
     if path.name == "adapter_config.json":
         raise Altered(f"{path} makes this an adapter on other weights.", "Merge it into its base model first.")
     if path.suffix.lower() in _RUNS_CODE:
         raise Altered(f"{path} can run code when it is loaded.", "Remove it, or add with --copy, which leaves it out.")
 
 
-def _refuse_cut_short(path: Path) -> None:
+def _refuse_cut_short(path: Path) -> int:
+    """How many tensors a file holds. Raises WeightsError if it is a pointer to one, or cut short, or unsound."""
     with opened(path) as stream:
         if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:
             mend = "Run `git lfs pull` where it was cloned, and copy it again."
             raise Incomplete(f"{path} is a git-LFS pointer instead of the file.", mend)
-    if path.suffix == ".safetensors":
-        try:
-            check_safetensors(path)
-        except CutShort as error:
-            raise Incomplete(error.problem, error.mend) from None
-        except ModelError as error:
-            raise Altered(error.problem, error.mend) from None
+    with _altered():
+        return check_safetensors(path) if path.suffix == ".safetensors" else 0
 
 
-def _refuse_code(path: Path) -> None:
-    """Nothing; raises Altered if a configuration names code, wherever in it: of the model's own or from a hub."""
-    mend = "Use a model that needs none."
-    config = read_json_object(path)
-    if "transformers_weights" in config:
-        raise Altered(f"{path} names other weights than those beside it.", "Take the entry out.")
-    left: list[Any] = [config]
-    while left:
-        value = left.pop()
-        for key, held in value.items() if isinstance(value, dict) else ():
-            if key == "auto_map":
-                raise Altered(f"{path} has an `auto_map`: the model brings code.", mend)
-            if "_implementation" in key and "/" in json.dumps(held):
-                raise Altered(f"{path} has an `{key[:60]}` of another place: the model brings code.", mend)
-        if isinstance(value, dict | list):
-            left += value.values() if isinstance(value, dict) else value
+@contextmanager
+def _altered() -> Iterator[None]:
+    """A context in which what is found unsound is said of the weights: Incomplete where a file is cut short."""
+    try:
+        yield
+    except WeightsError:
+        raise
+    except CutShort as error:
+        raise Incomplete(error.problem, error.mend) from None
+    except ModelError as error:
+        raise Altered(error.problem, error.mend) from None
 
 
 def _refuse_missing(chosen: Mapping[str, Path], directory: Path) -> None:
@@ -157,12 +151,14 @@ def _refuse_missing(chosen: Mapping[str, Path], directory: Path) -> None:
     shards = read_json_object(chosen[index]).get("weight_map") if index in chosen else {}
     if not isinstance(shards, dict):
         raise Incomplete(f"{directory / index} maps no weights.", "Copy it again.")
-    for shard in sorted({str(shard) for shard in shards.values()}):
+    named = {str(shard) for shard in shards.values()}
+    for shard in sorted(named):
         if not shard.endswith(".safetensors") or not shard.isprintable():
             raise Altered(f"{directory / index} names {shard[:200]!r}, no safetensors file.", "Do not use it.")
         if shard in chosen:
             continue
         raise Incomplete(f"{directory / index} names {shard}, which is not in the folder.", "Copy it whole.")
+    _refuse_second(directory, {name for name in chosen if name.endswith(".safetensors")}, named)
     needs = {
         "safetensors weights": any(name.endswith(".safetensors") for name in chosen),
         "config.json": "config.json" in chosen,
@@ -171,6 +167,15 @@ def _refuse_missing(chosen: Mapping[str, Path], directory: Path) -> None:
     for need, there in needs.items():
         if not there:
             raise Incomplete(f"{directory} holds no {need}.", "Copy the whole model, with its safetensors.")
+
+
+def _refuse_second(directory: Path, held: Set[str], named: Set[str]) -> None:
+    """Raises Altered if there are weights of which transformers would take these and vLLM those."""
+    single = "model.safetensors"
+    beside = {single} if named else held - {single}
+    if single in held and beside and named != {single}:
+        kept = "its index names" if named else f"are in {single}"
+        raise Altered(f"{directory} holds {min(beside)} beside the weights that {kept}.", "Take one of them out.")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

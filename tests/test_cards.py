@@ -296,7 +296,7 @@ def test_a_broken_cache_only_costs_reading_again(judge: tuple[Card, Path], home:
         ("model.safetensors", safetensors()[:20], "incomplete", "header that is cut short"),
         ("model.safetensors", b"", "incomplete", "header that is cut short"),
         ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n", "incomplete", "git-LFS pointer"),
-        ("tokenizer.json", b"", "incomplete", "tokenizer.json has 0 bytes instead of 2"),
+        ("tokenizer.json", b"", "incomplete", "tokenizer.json is no tokenizer"),
         ("tokenizer.json", b"{   }", "altered", "tokenizer.json has 5 bytes instead of 2"),
         (
             "model.safetensors.index.json",

@@ -250,6 +250,11 @@ def test_what_the_gguf_library_writes_is_sound(tmp_path: Path) -> None:
         (gguf(key("general.alignment", 4, bytes(4)), n_keys=1, data=32), "no power of two"),
         (gguf(key("general.alignment", 4, struct.pack("<I", 48)), n_keys=1, data=32), "no power of two"),
         (gguf(key("general.alignment", 10, struct.pack("<Q", 32)), n_keys=1, data=32), "no power of two"),
+        (
+            gguf(key("x.block_count", 4, struct.pack("<I", 9)), n_keys=1, n_tensors=1, data=64),
+            "more layers than it has",
+        ),
+        (gguf(key("x.block_count", 11, struct.pack("<q", -1)), n_keys=1, n_tensors=1, data=64), "more layers than it"),
         (gguf(tensor(), tensor(offset=128), n_tensors=2, data=256), "stands there twice"),
         (gguf(tensor(), tensor("v", offset=64), n_tensors=2, data=256), "two of its tensors overlap"),
         (gguf(tensor(shape=(1,) * 9), n_tensors=1, data=256), "has 9 dimensions"),

@@ -35,6 +35,7 @@ FLOORS = (
         "questions",
         "cards",
         "headers",
+        "model_configs",
         "model_folder",
         "weights",
         "pulling",

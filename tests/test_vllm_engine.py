@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from command import Goalcover
 from serving import needs_vllm
 
 from goalcover_local.cards import load_card
-from goalcover_local.engines import loading, vllm_settings
+from goalcover_local.engines import loading, vllm_engine, vllm_settings
 from goalcover_local.engines.base import Grammar, Prompt
 from goalcover_local.errors import EngineError
 from goalcover_local.judges import Judge, open_judge
@@ -140,6 +141,15 @@ def test_the_models_chat_template_is_not_rendered_by_vllm(engine: Any) -> None:
     """It is a stranger's program, and vLLM would not bound it: not when it starts either."""
     with pytest.raises(Exception, match=vllm_settings.NO_CHATS):
         engine.backend.llm.chat([{"role": "user", "content": "hello"}], use_tqdm=False)
+
+
+@pytest.mark.parametrize("taken", [{"model": "/other"}, {"tokenizer": "/other"}, {"draft": object()}])
+def test_another_model_than_the_one_that_was_verified_is_refused(tmp_path: Path, taken: dict[str, Any]) -> None:
+    """A configuration may name one, and vLLM follow it; such keys are refused before, and what it took is looked at."""
+    own = SimpleNamespace(**{"model": str(tmp_path), "tokenizer": str(tmp_path), **taken})
+    config = SimpleNamespace(model_config=own, speculative_config=taken.get("draft"))
+    with pytest.raises(EngineError, match="took another model"):
+        vllm_engine._refuse_other(config, tmp_path)
 
 
 def test_prompts_of_more_than_one_step_can_be_drawn_from(engine: Any) -> None:

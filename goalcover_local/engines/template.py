@@ -1,4 +1,4 @@
-"""What a chat template may take while it renders: it is a program of a stranger, which its sandbox does not bound.
+"""What a chat template may take while it renders, and a tokenizer: programs of a stranger that no sandbox bounds.
 
 A template may turn in circles or multiply a text only when it meets a certain message, so every rendering is bounded,
 not a trial of it. It can also hide in one long step of C, such as comparing lists of lists of lists: what refuses it is
@@ -51,11 +51,32 @@ def bounded() -> Iterator[None]:
     the whole process's while the context lasts; one thread at a time is in it.
     """
     try:
-        with _alone, _within_memory(), _or_the_process_ends(), _within_time():
+        with _alone, _within_memory(), ending(LAST_SECONDS), _within_time():
             yield
     except (_TooLong, MemoryError):
         problem = f"The model's chat template takes more than {SECONDS} s or {BYTES >> 30} GB to render a conversation."
         raise EngineError(problem, _MEND) from None
+
+
+@contextmanager
+def ending(seconds: float) -> Iterator[None]:
+    """A context whose process is ended, by SIGPROF and without a word, if it takes more seconds of the processor.
+
+    For what never comes back to Python, such as a tokenizer's patterns. In the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) is None:
+        yield  # None: a profiler's own handler, which Python could not put back
+        return
+    left, interval = signal.setitimer(signal.ITIMER_PROF, 0)
+    before, began = signal.signal(signal.SIGPROF, signal.SIG_DFL), time.process_time()
+    try:
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+        if left:
+            signal.setitimer(signal.ITIMER_PROF, max(left - (time.process_time() - began), 1e-6), interval)
 
 
 def refuse_swollen(rendered: str, n_said: int) -> None:
@@ -80,23 +101,6 @@ def _within_time() -> Iterator[None]:
 
 def _end(number: int, frame: FrameType | None) -> None:
     raise _TooLong
-
-
-@contextmanager
-def _or_the_process_ends() -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGPROF) is None:
-        yield  # None: a profiler's own handler, which Python could not put back
-        return
-    left, interval = signal.setitimer(signal.ITIMER_PROF, 0)
-    before, began = signal.signal(signal.SIGPROF, signal.SIG_DFL), time.process_time()
-    try:
-        signal.setitimer(signal.ITIMER_PROF, LAST_SECONDS)
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_PROF, 0)
-        signal.signal(signal.SIGPROF, before)
-        if left:
-            signal.setitimer(signal.ITIMER_PROF, max(left - (time.process_time() - began), 1e-6), interval)
 
 
 @contextmanager

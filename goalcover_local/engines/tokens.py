@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +16,18 @@ from ..errors import EngineError
 from .base import Grammar, Message, Prompt, Role
 from .guide import Ways, build_index
 from .prefix_tree import common_prefix
-from .template import bounded, refuse_swollen
+from .template import LAST_SECONDS, bounded, ending, refuse_swollen
 
 LONGEST_KEPT = 1000
 """Characters of a piece whose tokens are kept: the examples and frames that all prompts share, not long samples."""
 
+CHARACTERS_A_SECOND = 10_000
+"""What a tokenizer must manage beyond its first seconds; real ones manage a hundred times as many."""
+
 LONGEST_REASON = 200
 """Characters that are told of why a template refuses: it writes the reason itself."""
+
+_DISTRUST = "Do not use it, or exchange its tokenizer for that of the model it was tuned from."
 
 CUT = "\n[… {n} tokens left out …]\n"
 """The mark that stands where the middle of a text was left out."""
@@ -57,12 +63,21 @@ class PromptTokenizer:
         self._opening = opening
         self._guides: dict[Grammar, Ways] = {}
         self._vocabulary: Any = None
-        special = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
-        # A mark of one character, or with a space behind the first, could not be broken by a space there.
-        self._forged = _any_of({mark for mark in special | set(markers) if len(mark) > 1 and mark[1] != " "})
+        added = tokenizer.added_tokens_decoder.values()
+        special = {token.content for token in added if token.special}
+        marks = special | set(markers)
+        self._normalizer: Any = None
+        self._forged = _breakable(marks)
         self._split = _any_of(special)
         self._kept = lru_cache(maxsize=4096)(self._encode)
-        self._check_template()
+        framed = self._check_template()
+        marks |= {token.content for token in added if token.content.strip() and token.content in framed}
+        self._forged = _breakable(marks)
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is not None and any(token.normalized and token.content in marks for token in added):
+            self._normalizer = backend.normalizer
+            if self._normalizer is not None:
+                self._forged = _breakable(marks | {self._normalizer.normalize_str(mark) for mark in marks})
         canary = self.text(
             Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d ")))
         )
@@ -76,8 +91,10 @@ class PromptTokenizer:
         tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True, trust_remote_code=False)
         return cls(tokenizer, **chat)
 
-    def _check_template(self) -> None:
-        """Nothing; raises EngineError if the template loses or repeats a message, or makes the model think aloud."""
+    def _check_template(self) -> str:
+        """A conversation as the template renders it. Raises EngineError if it loses or repeats a message, or makes the
+        model think aloud.
+        """
         said = {"system": "Quartz.", "user": "Fjord.", "assistant": "Vex.", "user again": "Glyph."}
         roles: list[Role] = ["system", "user", "assistant", "user"]
         messages = tuple(Message(role, word) for role, word in zip(roles, said.values(), strict=True))
@@ -108,6 +125,7 @@ class PromptTokenizer:
                 "The model's chat template makes every answer begin by thinking aloud.",
                 "Switch it off in the card: [chat] template_options = { enable_thinking = false }.",
             )
+        return text
 
     def text(self, prompt: Prompt, *, answer_turn: bool = True) -> str:
         """The whole prompt as the model reads it; without `answer_turn`, up to the end of the last message.
@@ -131,13 +149,26 @@ class PromptTokenizer:
     def harmless(self, text: str) -> str:
         """The text with every special token and turn marker in it broken by a space after its first character.
 
-        Halves of surrogate pairs, which JSON may hold and no tokenizer takes, become U+FFFD.
+        Where the tokenizer looks for them in a normal form of the text, a text that has one in that form is replaced by
+        it, broken. Halves of surrogate pairs, which JSON may hold and no tokenizer takes, become U+FFFD.
         """
         if not text.isascii():
             text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = self._broken(text)
+        if self._normalizer is not None and self._forged.search(normal := self._normal(text)):
+            text = self._broken(normal)
+            if self._forged.search(self._normal(text)):
+                raise EngineError("The model's tokenizer makes marks of its chat template of a text.", _DISTRUST)
+        return text
+
+    def _broken(self, text: str) -> str:
         while self._forged.search(text):
             text = self._forged.sub(lambda found: f"{found.group()[0]} {found.group()[1:]}", text)
         return text
+
+    def _normal(self, text: str) -> str:
+        with _within_bounds(text):
+            return str(self._normalizer.normalize_str(text))
 
     def ids(self, text: str) -> list[int]:
         """Token ids of a rendered prompt. No beginning-of-sequence token is added: the template has put its own."""
@@ -153,7 +184,8 @@ class PromptTokenizer:
         ]
 
     def _encode(self, text: str) -> tuple[int, ...]:
-        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+        with _within_bounds(text):
+            return tuple(self.tokenizer.encode(text, add_special_tokens=False))
 
     def shared_ids(self, prompt: Prompt) -> np.ndarray:
         """Token ids of what the prompt says it shares with its question's other prompts (empty: nothing)."""
@@ -190,7 +222,8 @@ class PromptTokenizer:
     def shorten(self, text: str, n_tokens: int) -> tuple[str, int]:
         """The text cut in its middle to at most `n_tokens` tokens, the mark included, and how many were left out."""
         text = self.harmless(text)
-        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        with _within_bounds(text):
+            encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         offsets = encoding["offset_mapping"]
         if len(offsets) <= n_tokens:
             return text, 0
@@ -208,6 +241,23 @@ class PromptTokenizer:
 def _no_clock(form: str) -> str:
     """A fixed day in a template's form: with today's, the same prompt would be another tomorrow."""
     return datetime(2024, 1, 1).strftime(form)
+
+
+@contextmanager
+def _within_bounds(text: str) -> Iterator[None]:
+    """A context in which a tokenizer may take time in proportion to the text. Raises EngineError if it fails on it."""
+    try:
+        with ending(LAST_SECONDS + len(text) / CHARACTERS_A_SECOND):
+            yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":  # of Rust, and no Exception
+            raise
+        raise EngineError("The model's tokenizer fails on a text.", _DISTRUST) from None
+
+
+def _breakable(marks: Set[str]) -> re.Pattern[str]:
+    """A pattern of the marks, but for those that a space behind the first character would not break."""
+    return _any_of({mark for mark in marks if len(mark) > 1 and mark[1] != " "})
 
 
 def _any_of(marks: Set[str]) -> re.Pattern[str]:

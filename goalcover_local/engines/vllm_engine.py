@@ -262,6 +262,7 @@ def load(
             ) from error
         finally:
             torch.set_num_threads = set_num_threads
+    _refuse_other(llm.llm_engine.vllm_config, directory)
     described = {
         "engine": "vllm",
         "vllm": vllm.__version__,
@@ -273,6 +274,13 @@ def load(
     }
     backend = VllmBackend(llm, block=block, described=described)
     return RequestEngine(backend, prompts, context=context, identity=identity)
+
+
+def _refuse_other(config: Any, directory: Path) -> None:
+    """Raises EngineError if vLLM took another model or tokenizer than those in the folder, or one more to draft."""
+    taken = {config.model_config.model, config.model_config.tokenizer}
+    if taken != {str(directory)} or config.speculative_config is not None:
+        raise EngineError(f"vLLM took another model than the one in {directory}.", "Do not use this model.")
 
 
 def _reason(error: Exception) -> str:

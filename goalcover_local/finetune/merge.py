@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ _WORDS = frozenset(
 )
 _BESIDE = _WORDS | {"README.md", "card.json", "card.toml"}
 """What a training may leave beside its weights; not read here."""
+
+_NAMED = ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern")
+"""What an adapter may list; a text in place of a list is a pattern."""
+
+_LARGEST_RANK = 4096
 
 
 def merge(base: Path, adapter: Path, output: Path, *, precision: Precision = "auto") -> dict[str, str]:
@@ -45,6 +50,8 @@ def merge(base: Path, adapter: Path, output: Path, *, precision: Precision = "au
             _copy(adapter, place.path, [path.name for path in adapter.iterdir() if _is_model(path.name)])
         else:
             _save(_loaded(adapter, precision) if whole else _merged(base, adapter, precision), place.path)
+        if "generation_config.json" in names:  # a training's own has no settings
+            (place.path / "generation_config.json").unlink(missing_ok=True)
         _copy(base, place.path, [name for name in names if not _WEIGHTS.fullmatch(name)])
         return {name: digest_of_file(place.path / name) for name in model_files(place.path)}
 
@@ -61,9 +68,21 @@ def _check(adapter: Path) -> bool:
     if not whole and not names >= ADAPTER:
         missing = " and ".join(sorted(ADAPTER - names))
         raise ModelError(f"{adapter} holds no {missing}.", "Name the folder of an adapter that a training wrote.")
-    if not whole and (kind := read_json_object(adapter / "adapter_config.json").get("peft_type")) != "LORA":
-        raise ModelError(f"{adapter} is an adapter of the kind {kind}.", "Only LoRA adapters can be merged.")
+    if not whole:
+        _refuse_strange(adapter, read_json_object(adapter / "adapter_config.json"))
     return whole
+
+
+def _refuse_strange(adapter: Path, config: Mapping[str, Any]) -> None:
+    """Raises ModelError unless it is a LoRA of a plain rank over modules that it names: a pattern may never end."""
+    if (kind := config.get("peft_type")) != "LORA":
+        raise ModelError(f"{adapter} is an adapter of the kind {kind}.", "Only LoRA adapters can be merged.")
+    patterns = [name for name in _NAMED if isinstance(config.get(name), str)]
+    patterns += [name for name in ("rank_pattern", "alpha_pattern") if config.get(name)]
+    rank = config.get("r")
+    if patterns or not isinstance(rank, int) or not 0 < rank <= _LARGEST_RANK:
+        what = f"names modules by a pattern (`{patterns[0]}`)" if patterns else f"has no rank up to {_LARGEST_RANK}"
+        raise ModelError(f"The adapter in {adapter} {what}.", "Merge one that `goalcover train` wrote.")
 
 
 def _is_model(name: str) -> bool:

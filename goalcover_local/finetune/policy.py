@@ -178,6 +178,7 @@ def load_policy(
         )
         place = trained if trained is not None and whole else weights.directory
         model = causal_model(place, dtype=resolve_precision(precision or card.precision, device), device=device)
+        _forget_decoding(model)
         if trained is not None and not whole:
             from peft import PeftModel
 
@@ -185,6 +186,15 @@ def load_policy(
     refuse_swapped(weights)
     model.eval()
     return Policy(model, prompts, card=card, weights=weights.digest, adapter=digest)
+
+
+def _forget_decoding(model: Any) -> None:
+    """Nothing; the model has no settings of its own for how it writes, which would fill in what ours leave open."""
+    from transformers import GenerationConfig
+
+    own = model.generation_config
+    names = ("bos_token_id", "eos_token_id", "pad_token_id")
+    model.generation_config = GenerationConfig(**{name: getattr(own, name) for name in names})
 
 
 def twin(model: Any) -> Any:
