@@ -56,6 +56,10 @@ _FIXED = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 _U32, _TEXT, _LIST = 4, 8, 9
 
 
+Mark = tuple[int, int, int, int]
+"""A file's size, the times of its last change and of its status' in nanoseconds, and its inode."""
+
+
 class CutShort(ModelError):
     """A file that ends before its header says so."""
 
@@ -71,6 +75,11 @@ def opened(path: Path) -> Iterator[io.BufferedReader]:
     with open(path, "rb", opener=lambda *_: handle) as stream:
         refuse_special(path, os.fstat(handle).st_mode)
         yield stream
+
+
+def mark_of(status: os.stat_result) -> Mark:
+    """The mark of a file: while it stays the same, the file was not written to."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
 
 
 def refuse_special(path: Path, mode: int) -> None:

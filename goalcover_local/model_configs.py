@@ -17,7 +17,7 @@ from typing import Any
 
 from .bounded import json_of
 from .errors import ModelError
-from .headers import CutShort, opened
+from .headers import CutShort, Mark, mark_of, opened
 
 _NAMES_OTHERS = {
     "transformers_weights": "other weights than those beside it",
@@ -70,12 +70,11 @@ def refuse_tokenizer(path: Path) -> None:
 
     A file that did not change is looked at once in a process.
     """
-    status = path.lstat()
-    _refuse_tokenizer(path, (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino))
+    _refuse_tokenizer(path, mark_of(path.lstat()))
 
 
 @lru_cache(maxsize=64)
-def _refuse_tokenizer(path: Path, _mark: tuple[int, ...]) -> None:
+def _refuse_tokenizer(path: Path, _mark: Mark) -> None:
     with opened(path) as stream:
         text = stream.read(_LONGEST_TOKENIZER + 1)
     try:

@@ -68,13 +68,15 @@ def model_files(directory: Path, copying: bool = False) -> list[str]:
         looked_at = chosen if copying else found
         for path in looked_at.values():
             _refuse_unsafe(path)
-        n_tensors = sum(_refuse_cut_short(path) for path in chosen.values())
+        n_tensors = sum(_count_tensors(path) for path in chosen.values())
         _refuse_missing(chosen, directory)
         with _altered():
             for name, path in looked_at.items():
                 if fnmatch(name, "*config.json") or fnmatch(name, "config*.json"):
-                    refuse_code(path, read_json_object(path))
-            refuse_oversized(chosen["config.json"], read_json_object(chosen["config.json"]), n_tensors)
+                    config = read_json_object(path)
+                    refuse_code(path, config)
+                    if name == "config.json":
+                        refuse_oversized(path, config, n_tensors)
             if "tokenizer.json" in chosen:
                 refuse_tokenizer(chosen["tokenizer.json"])
     except OSError as error:
@@ -123,7 +125,7 @@ def _refuse_unsafe(path: Path) -> None:
         raise Altered(f"{path} can run code when it is loaded.", "Remove it, or add with --copy, which leaves it out.")
 
 
-def _refuse_cut_short(path: Path) -> int:
+def _count_tensors(path: Path) -> int:
     """How many tensors a file holds. Raises WeightsError if it is a pointer to one, or cut short, or unsound."""
     with opened(path) as stream:
         if stream.read(len(_LFS_POINTER)) == _LFS_POINTER:

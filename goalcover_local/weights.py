@@ -12,7 +12,7 @@ from typing import Any
 
 from .cards import Card, models_home, partial_folder, validated, weights_folder
 from .errors import ModelError
-from .headers import opened
+from .headers import Mark, mark_of, opened
 from .model_folder import MANIFEST, Absent, Altered, Incomplete, State, WeightsError, is_read, json_of, model_files
 from .terms import canonical_json, digest_of
 
@@ -50,10 +50,6 @@ class Manifest:
         return digest_of({name: record.sha256 for name, record in self.files.items()})
 
 
-Mark = tuple[int, int, int, int]
-"""A file's size, the times of its last change and of its status' in nanoseconds, and its inode."""
-
-
 @dataclass(frozen=True, slots=True)
 class Weights:
     """Verified weights: where they lie, one digest for all, the SHA-256 of each file, and its mark as it was then."""
@@ -82,11 +78,11 @@ class Digests:
         """The file's mark and its SHA-256, taken while the mark stayed the same. Raises as `of`."""
         known = self._known.get(str(file))
         with opened(file) as stream:
-            mark = _mark(os.fstat(stream.fileno()))
+            mark = mark_of(os.fstat(stream.fileno()))
             if not again and isinstance(known, list) and known[:-1] == list(mark):
                 return mark, str(known[-1])
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
-            if _mark(os.fstat(stream.fileno())) != mark:
+            if mark_of(os.fstat(stream.fileno())) != mark:
                 raise Altered(f"{file} changed while it was read.", "Wait until it is whole, then run this again.")
         self._known[str(file)] = [*mark, digest]
         return mark, digest
@@ -169,7 +165,7 @@ def refuse_swapped(weights: Weights) -> None:
     reads later changes of it.
     """
     try:
-        now = {name: _mark((weights.directory / name).lstat()) for name in model_files(weights.directory)}
+        now = {name: mark_of((weights.directory / name).lstat()) for name in model_files(weights.directory)}
     except OSError as error:
         raise Altered(f"{error.filename} went while it was loaded.", "Load it again.") from error
     changed = sorted(name for name in {*weights.marks, *now} if weights.marks.get(name) != now.get(name))
@@ -204,7 +200,3 @@ def _compare(file: Path, record: FileRecord, digests: Digests, full: bool, mend:
     if digest != record.sha256:
         raise Altered(f"{file} was altered: expected SHA-256 {record.sha256}, found {digest}.", mend)
     return mark
-
-
-def _mark(status: os.stat_result) -> Mark:
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino

@@ -116,3 +116,16 @@ def words(monkeypatch: pytest.MonkeyPatch) -> WordsEngine:
     monkeypatch.setattr("goalcover_local.judges.open_engine", lambda *_, **__: engine)
     monkeypatch.setattr("goalcover_local.weights.verify", lambda *_, **__: None)
     return engine
+
+
+@pytest.fixture
+def altered_weights(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of each verification of weights that follows, whether it was to read every byte; it finds them altered."""
+    asked: list[bool] = []
+
+    def refusing(_: object, full: bool = False) -> None:
+        asked.append(full)
+        raise ModelError("They are altered.", "Bring them again.")
+
+    monkeypatch.setattr("goalcover_local.weights.verify", refusing)
+    return asked

@@ -6,7 +6,6 @@ import json
 import platform
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command import Goalcover
@@ -85,14 +84,7 @@ def test_what_it_finds_cannot_steer_the_terminal(
 
 @pytest.mark.parametrize(("options", "full"), [((), False), (("--verify", "full"), True)])
 def test_the_weights_are_read_again_when_asked(
-    goalcover: Goalcover, home: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], full: bool
+    goalcover: Goalcover, home: Path, altered_weights: list[bool], options: tuple[str, ...], full: bool
 ) -> None:
-    asked: list[Any] = []
-
-    def refusing(_: object, full: bool = False) -> None:
-        asked.append(full)
-        raise ModelError("They are altered.", "Bring them again.")
-
-    monkeypatch.setattr("goalcover_local.weights.verify", refusing)
     goalcover("doctor", *options, code=1)
-    assert asked == [full]
+    assert altered_weights == [full]

@@ -11,7 +11,6 @@ from command import GOAL, Goalcover, WordsEngine, many, rows
 
 from goalcover_local.cli.judging import placed
 from goalcover_local.cli.main import COMMANDS, main
-from goalcover_local.errors import ModelError
 
 
 @pytest.mark.parametrize(
@@ -43,17 +42,10 @@ def test_every_command_that_chooses_an_engine_can_verify_in_full() -> None:
 
 @pytest.mark.parametrize(("options", "full"), [((), False), (("--verify", "full"), True)])
 def test_a_server_begins_with_every_byte_read_when_asked(
-    goalcover: Goalcover, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], full: bool
+    goalcover: Goalcover, altered_weights: list[bool], options: tuple[str, ...], full: bool
 ) -> None:
-    asked: list[bool] = []
-
-    def refusing(_: object, full: bool = False) -> None:
-        asked.append(full)
-        raise ModelError("They are altered.", "Bring them again.")
-
-    monkeypatch.setattr("goalcover_local.weights.verify", refusing)
     assert "They are altered." in goalcover.refused("serve", *options)
-    assert asked == [full]
+    assert altered_weights == [full]
 
 
 def test_the_option_is_told_to_engines() -> None:

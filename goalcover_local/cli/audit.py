@@ -204,7 +204,7 @@ def _print_verified(told: Sequence[Verified], code: int, as_json: bool) -> None:
     from .. import __version__
     from ..chain import author
     from .table import as_text
-    from .terminal import plain
+    from .terminal import one_line
 
     if as_json:
         at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -215,7 +215,7 @@ def _print_verified(told: Sequence[Verified], code: int, as_json: bool) -> None:
         click.echo(each.name)
         unsealed, wrong = (f"UNSEALED: {line}" for line in each.unsealed), (f"WRONG: {line}" for line in each.wrong)
         for line in (*each.notes, *unsealed, *wrong):
-            click.echo(f"  {plain(line).replace(chr(10), ' ')}")
+            click.echo(f"  {one_line(line)}")
 
 
 def _is_hash(text: str) -> bool:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_JUDGE = click.option(
-    "--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given."
-)
 verify_option = click.option(
     "--verify",
     type=click.Choice(["cached", "full"]),
@@ -28,6 +25,9 @@ verify_option = click.option(
 )
 """The option that says how weights are verified before they are loaded."""
 
+_JUDGE = click.option(
+    "--judge", "card_name", help="The judge's card (see `goalcover models list`); the embedded one if not given."
+)
 _JUDGES = (
     click.option(
         "--judge",

@@ -72,12 +72,11 @@ class PromptTokenizer:
         self._kept = lru_cache(maxsize=4096)(self._encode)
         framed = self._check_template()
         marks |= {token.content for token in added if token.content.strip() and token.content in framed}
+        if any(token.normalized and token.content in marks for token in added):
+            self._normalizer = getattr(getattr(tokenizer, "backend_tokenizer", None), "normalizer", None)
+        if self._normalizer is not None:
+            marks |= {self._normal(mark) for mark in marks}
         self._forged = _breakable(marks)
-        backend = getattr(tokenizer, "backend_tokenizer", None)
-        if backend is not None and any(token.normalized and token.content in marks for token in added):
-            self._normalizer = backend.normalizer
-            if self._normalizer is not None:
-                self._forged = _breakable(marks | {self._normalizer.normalize_str(mark) for mark in marks})
         canary = self.text(
             Prompt((Message("user", " a\n<b> 0.8 "), Message("assistant", '{"c":0.2}'), Message("user", "d ")))
         )
